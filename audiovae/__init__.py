@@ -1,0 +1,68 @@
+"""audiovae: audio through one hierarchical VAE, to tiny files, new timbres and new sounds.
+
+    model = audiovae.load_model("base")
+    clip = audiovae.read_audio("in.wav")
+    audiovae.write_audio("out.wav", audiovae.resynthesize(clip, model))
+
+Names are imported when first used, so that a command line answers before PyTorch has loaded.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from audiovae.audio import AudioInfo, Clip, probe_audio, read_audio, write_audio
+    from audiovae.checkpoint import Model, load_model
+    from audiovae.config import ModelConfig, load_config
+    from audiovae.latents import Conditions, Latents
+    from audiovae.spectrogram import log_mel_spectrogram
+    from audiovae.transform import resynthesize
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "AudioInfo",
+    "Clip",
+    "Conditions",
+    "Latents",
+    "Model",
+    "ModelConfig",
+    "__version__",
+    "load_config",
+    "load_model",
+    "log_mel_spectrogram",
+    "probe_audio",
+    "read_audio",
+    "resynthesize",
+    "write_audio",
+]
+
+_HOMES = {
+    "AudioInfo": "audio",
+    "Clip": "audio",
+    "probe_audio": "audio",
+    "read_audio": "audio",
+    "write_audio": "audio",
+    "Model": "checkpoint",
+    "load_model": "checkpoint",
+    "ModelConfig": "config",
+    "load_config": "config",
+    "Conditions": "latents",
+    "Latents": "latents",
+    "log_mel_spectrogram": "spectrogram",
+    "resynthesize": "transform",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its module."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'audiovae' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"audiovae.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    """Public names, for completion."""
+    return sorted(__all__)

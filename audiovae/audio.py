@@ -1,0 +1,73 @@
+"""Audio files in and out: the public face of the `audio_*` modules.
+
+Only these modules open or write audio. Waveforms are numpy float32 `[channel, sample]`,
+nominally in [-1, 1]; clipping, DC and values beyond 1 in float files pass through untouched.
+"""
+
+from __future__ import annotations
+
+from audiovae.audio_formats import claims_to_be_audio
+from audiovae.audio_reader import AudioReader, is_audio_by_content, probe_audio
+from audiovae.audio_resample import ResampledReader, StreamResampler, resample
+from audiovae.audio_types import AudioInfo, AudioPath, Clip, Waveform, message
+from audiovae.audio_writer import AudioFormat, AudioWriter, write_audio
+from audiovae.errors import EmptyAudioError
+
+__all__ = [
+    "AudioFormat",
+    "AudioInfo",
+    "AudioPath",
+    "AudioReader",
+    "AudioWriter",
+    "Clip",
+    "ResampledReader",
+    "StreamResampler",
+    "Waveform",
+    "claims_to_be_audio",
+    "is_audio_by_content",
+    "probe_audio",
+    "read_audio",
+    "resample",
+    "write_audio",
+]
+
+
+def read_audio(
+    path: AudioPath,
+    *,
+    start_seconds: float = 0.0,
+    duration_seconds: float | None = None,
+    sample_rate: int | None = None,
+) -> Clip:
+    """Read a file, or a time range of it.
+
+    Args:
+        path: A file of any name; its content decides how it is read.
+        start_seconds: Where to begin.
+        duration_seconds: How much, clipped to the file; None reads to the end.
+        sample_rate: Wanted, Hz; None keeps the file's.
+
+    Returns:
+        The audio.
+
+    Raises:
+        AudioReadError: Or a subclass that says what is wrong, in one line.
+    """
+    with AudioReader(path) as reader:
+        info = reader.info
+        rate = info.sample_rate if sample_rate is None else sample_rate
+        with ResampledReader(reader, rate) as source:
+            start = max(0, round(start_seconds * rate))
+            stop = source.num_samples
+            if duration_seconds is not None:
+                stop = min(stop, start + round(max(0.0, duration_seconds) * rate))
+            if start >= stop:
+                raise EmptyAudioError(
+                    message(
+                        path,
+                        f"a time range within its {info.duration_seconds:.3f} s",
+                        f"{duration_seconds} s from {start_seconds} s",
+                        "choose a range inside the file",
+                    )
+                )
+            return Clip(source.read(start, stop), rate, info.bit_depth)

@@ -1,0 +1,243 @@
+"""Does a file hold all that its header promises?
+
+libsndfile and FFmpeg both read a truncated file without a word, so the sizes written in
+the container are compared with the size of the file before either of them opens it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from audiovae.audio_formats import mpeg_frame
+from audiovae.audio_ogg import check_last_page
+from audiovae.audio_types import CUT_SHORT_REMEDY, AudioPath, message
+from audiovae.errors import TruncatedAudioError
+
+_MAX_CHUNKS = 100_000
+_MPEG_TRAILER_BYTES = 128
+
+
+@dataclass(frozen=True)
+class HeaderFacts:
+    """What the check learnt that a reader needs.
+
+    Attributes:
+        zero_size_at: Offset of the size field of a streamed WAV that says 0; None otherwise.
+        mpeg_length_known: An MPEG stream counts its frames and the count agrees with the file.
+        last_page_granules: Length of the last Ogg page; 0 if unknown.
+    """
+
+    zero_size_at: int | None = None
+    mpeg_length_known: bool = False
+    last_page_granules: int = 0
+
+
+def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) -> HeaderFacts:
+    """Compare the sizes in a container with the file.
+
+    Args:
+        path: For the error message.
+        file: The open file.
+        container: As `audio_formats.sniff` names it.
+        start: Where the container begins.
+
+    Returns:
+        Facts for the reader.
+
+    Raises:
+        TruncatedAudioError: If the file ends before its header says.
+    """
+    size = file.seek(0, os.SEEK_END)
+    check = _Check(path, file, start, size)
+    match container:
+        case "wav" | "rf64":
+            return check.riff()
+        case "w64":
+            check.w64()
+        case "aiff":
+            check.aiff()
+        case "caf":
+            check.caf()
+        case "au":
+            check.au()
+        case "ogg" | "opus" | "vorbis":
+            return HeaderFacts(last_page_granules=check_last_page(path, file))
+        case "mp3" | "mp2":
+            return check.mpeg()
+        case "mp4":
+            check.mp4()
+        case "matroska":
+            check.matroska()
+    return HeaderFacts()
+
+
+@dataclass
+class _Check:
+    path: AudioPath
+    file: BinaryIO
+    start: int
+    size: int
+
+    def _at(self, offset: int, count: int) -> bytes:
+        self.file.seek(offset)
+        return self.file.read(count)
+
+    def _need(self, end: int, what: str) -> None:
+        if end > self.size:
+            raise TruncatedAudioError(
+                message(
+                    self.path,
+                    f"{end} bytes ({what} says so)",
+                    f"{self.size} bytes: the file is cut short",
+                    CUT_SHORT_REMEDY,
+                )
+            )
+
+    def riff(self) -> HeaderFacts:
+        order = ">" if self._at(self.start, 4) == b"RIFX" else "<"
+        riff_size = struct.unpack(order + "I", self._at(self.start + 4, 4))[0]
+        at = self.start + 12
+        long_size: int | None = None
+        for _ in range(_MAX_CHUNKS):
+            head = self._at(at, 8)
+            if len(head) < 8:
+                break
+            name, size = head[:4], struct.unpack(order + "I", head[4:])[0]
+            if name == b"ds64":
+                body = self._at(at + 8, 16)
+                long_size = struct.unpack("<QQ", body)[1] if len(body) == 16 else None
+            if name == b"data":
+                return self._riff_data(at + 8, size, riff_size, long_size)
+            at += 8 + size + (size & 1)
+        if riff_size < 0xFFFFFF00:
+            self._need(min(self.start + 8 + riff_size, at), "the RIFF header")
+        return HeaderFacts()
+
+    def _riff_data(
+        self, body: int, size: int, riff_size: int, long_size: int | None
+    ) -> HeaderFacts:
+        if long_size is not None and size == 0xFFFFFFFF:
+            size = long_size
+            streamed = size in (0, 0xFFFFFFFFFFFFFFFF)
+        else:
+            # What ffmpeg and sox write to a pipe, where they cannot go back.
+            streamed = size >= 0xFFFFFF00 or 0x7FFFF000 <= size <= 0x80000000
+        if size == 0 and self.size > body:
+            end = self.start + 8 + riff_size
+            if riff_size in (0, 0xFFFFFFFF) or end <= body or end < self.size:
+                return HeaderFacts(zero_size_at=body - 4)
+        if not streamed:
+            self._need(body + size, "the data chunk")
+        return HeaderFacts()
+
+    def w64(self) -> None:
+        at = self.start + 40
+        for _ in range(_MAX_CHUNKS):
+            head = self._at(at, 24)
+            if len(head) < 24:
+                break
+            size = struct.unpack("<Q", head[16:])[0]
+            if head[:4] == b"data":
+                self._need(at + size, "the data chunk")
+                break
+            at += max(24, size + 7 & ~7)
+
+    def aiff(self) -> None:
+        at = self.start + 12
+        for _ in range(_MAX_CHUNKS):
+            head = self._at(at, 8)
+            if len(head) < 8:
+                break
+            size = struct.unpack(">I", head[4:])[0]
+            if head[:4] in (b"SSND", b"COMM"):
+                self._need(at + 8 + size, f"the {head[:4].decode()} chunk")
+            at += 8 + size + (size & 1)
+
+    def caf(self) -> None:
+        at = self.start + 8
+        for _ in range(_MAX_CHUNKS):
+            head = self._at(at, 12)
+            if len(head) < 12:
+                break
+            size = struct.unpack(">q", head[4:])[0]
+            if size < 0:
+                break  # data to the end of the file
+            if head[:4] in (b"data", b"pakt", b"kuki"):
+                self._need(at + 12 + size, f"the {head[:4].decode()} chunk")
+            at += 12 + size
+
+    def au(self) -> None:
+        head = self._at(self.start, 12)
+        if len(head) == 12:
+            order = ">" if head[:4] == b".snd" else "<"
+            offset, size = struct.unpack(order + "II", head[4:])
+            if size != 0xFFFFFFFF:
+                self._need(self.start + offset + size, "the header")
+
+    def mpeg(self) -> HeaderFacts:
+        head = self._at(self.start, 4_096)
+        frame = mpeg_frame(head, 0)
+        tag = max(head.find(b"Xing", 0, 256), head.find(b"Info", 0, 256))
+        if frame is None or tag < 0 or len(head) < tag + 16:
+            return HeaderFacts()
+        flags, _frames, declared = struct.unpack(">III", head[tag + 4 : tag + 16])
+        if flags & 3 != 3:
+            return HeaderFacts()
+        end = self.size
+        if self._at(end - _MPEG_TRAILER_BYTES, 3) == b"TAG":
+            end -= _MPEG_TRAILER_BYTES
+        present = end - self.start
+        if present < declared - frame[0]:
+            self._need(self.size + declared - present, "the Xing header")
+        return HeaderFacts(mpeg_length_known=abs(present - declared) <= frame[0])
+
+    def mp4(self) -> None:
+        at = self.start
+        names = set()
+        for _ in range(_MAX_CHUNKS):
+            head = self._at(at, 16)
+            if len(head) < 8:
+                break
+            size, name = struct.unpack(">I4s", head[:8])
+            if size == 1 and len(head) == 16:
+                size = struct.unpack(">Q", head[8:])[0]
+            if size == 0:
+                size = self.size - at
+            if size < 8 or (not name.isalnum() and name.strip() != name):
+                break
+            self._need(at + size, f"the {name.decode('latin-1')} box")
+            names.add(name)
+            at += size
+        if b"moov" not in names:
+            raise TruncatedAudioError(
+                message(
+                    self.path,
+                    "an MP4 index (moov box)",
+                    "none: the recording was not finished",
+                    CUT_SHORT_REMEDY,
+                )
+            )
+
+    def matroska(self) -> None:
+        at = self.start
+        for _ in range(8):
+            head = self._at(at, 16)
+            if len(head) < 12:
+                break
+            id_bytes = 9 - head[0].bit_length()
+            if id_bytes > 4:
+                break
+            first = head[id_bytes]
+            size_bytes = 9 - first.bit_length()
+            if size_bytes > 8:
+                break
+            mask = (1 << 7 * size_bytes) - 1
+            value = int.from_bytes(head[id_bytes : id_bytes + size_bytes], "big") & mask
+            if value == mask:
+                break  # a live stream: unknown length
+            end = at + id_bytes + size_bytes + value
+            self._need(end, "the Matroska segment")
+            at = end

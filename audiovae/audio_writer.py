@@ -1,0 +1,307 @@
+"""Writing audio: whole or not at all, in the original's rate, channels and depth."""
+
+from __future__ import annotations
+
+import os
+import struct
+import uuid
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol, TypeAlias
+
+import numpy as np
+import soundfile
+from numpy.typing import NDArray
+
+from audiovae.audio_types import (
+    MAX_CHANNELS,
+    MAX_SAMPLE_RATE,
+    MIN_SAMPLE_RATE,
+    AudioPath,
+    Clip,
+    Waveform,
+    message,
+)
+from audiovae.errors import AudioWriteError, ShapeError
+
+AudioFormat: TypeAlias = Literal["wav", "flac", "ogg"]
+
+WAV_MAX_BYTES = 2**32 - 1
+_VORBIS_PIECE = 4_096  # one sf.write of 60 s of Vorbis crashes
+_PIECE = 65_536
+_VORBIS_COMPRESSION = 0.3  # quality 7, about 224 kbps at 44.1 kHz stereo
+_SUFFIXES: dict[str, AudioFormat] = {
+    ".wav": "wav", ".wave": "wav", ".rf64": "wav", ".flac": "flac", ".ogg": "ogg", ".oga": "ogg",
+}  # fmt: skip
+# libsndfile 1.2.2: highest sample rate and channel count that it writes and reads back.
+_LIMITS: dict[AudioFormat, tuple[int, int]] = {
+    "wav": (MAX_SAMPLE_RATE, MAX_CHANNELS),
+    "flac": (655_350, 8),
+    "ogg": (200_000, MAX_CHANNELS),
+}
+
+
+class _Body(Protocol):
+    def write(self, block: Waveform) -> None: ...
+    def close(self) -> None: ...
+
+
+class AudioWriter:
+    """A file that appears only once it is complete.
+
+    Samples go to a hidden file in the same folder, which takes the final name when the
+    `with` block ends without an error, and is removed otherwise.
+
+    Args:
+        path: Where the file shall appear; an existing one is replaced.
+        sample_rate: Hz.
+        num_channels: 1 to 32, as far as the format can hold them.
+        bit_depth: Of the source; wav and flac get 24 bits if it is above 16, else 16.
+        format: "wav", "flac" or "ogg" (Vorbis); None takes it from the suffix.
+
+    Raises:
+        AudioWriteError: If the format cannot hold the rate or the channels, or the folder
+            cannot be written.
+    """
+
+    def __init__(
+        self,
+        path: AudioPath,
+        *,
+        sample_rate: int,
+        num_channels: int,
+        bit_depth: int = 16,
+        format: AudioFormat | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self.format = format or _format_of(self.path)
+        self.num_samples = 0
+        self._channels = num_channels
+        _check_limits(self.path, self.format, sample_rate, num_channels)
+        self._temporary = self.path.with_name(f".{uuid.uuid4().hex[:16]}.part")
+        bits = 24 if bit_depth > 16 else 16
+        try:
+            if self.format == "wav":
+                self._body: _Body = _WavBody(self._temporary, sample_rate, num_channels, bits)
+            else:
+                self._body = _SoundfileBody(
+                    self._temporary, self.format, sample_rate, num_channels, bits
+                )
+        except (OSError, soundfile.LibsndfileError) as error:
+            self._temporary.unlink(missing_ok=True)
+            raise self._failed(error) from error
+
+    def __enter__(self) -> AudioWriter:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Give the file its name, or remove it if the block failed."""
+        if kind is None:
+            self.close()
+        else:
+            self.discard()
+
+    def write(self, block: Waveform) -> None:
+        """Append samples.
+
+        Args:
+            block: `[channel, sample]`, float32; integer formats clip it to full scale.
+
+        Raises:
+            ShapeError: If the channels differ.
+            AudioWriteError: If a sample is NaN or infinite, or the disk is full.
+        """
+        if block.ndim != 2 or block.shape[0] != self._channels:
+            raise ShapeError(
+                f"expected a block [{self._channels} channels, sample], got {list(block.shape)}; "
+                "pass [channel, sample]"
+            )
+        if not np.isfinite(block).all():
+            raise AudioWriteError(
+                message(
+                    self.path, "finite samples", "NaN or infinity", "check the model that made them"
+                )
+            )
+        try:
+            self._body.write(block)
+        except (OSError, soundfile.LibsndfileError) as error:
+            raise self._failed(error) from error
+        self.num_samples += block.shape[1]
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        try:
+            self._body.close()
+            os.replace(self._temporary, self.path)
+        except (OSError, soundfile.LibsndfileError) as error:
+            self._temporary.unlink(missing_ok=True)
+            raise self._failed(error) from error
+
+    def discard(self) -> None:
+        """Remove what was written; the final name is left as it was."""
+        try:
+            self._body.close()
+        except (OSError, soundfile.LibsndfileError):
+            pass  # the file is removed anyway
+        self._temporary.unlink(missing_ok=True)
+
+    def _failed(self, error: Exception) -> AudioWriteError:
+        reason = getattr(error, "strerror", None) or str(error)
+        return AudioWriteError(
+            message(
+                self.path,
+                "a file that can be written",
+                reason,
+                "check that the folder exists, allows writing and has space",
+            )
+        )
+
+
+def write_audio(
+    path: AudioPath,
+    clip: Clip | Waveform,
+    sample_rate: int | None = None,
+    *,
+    bit_depth: int | None = None,
+    format: AudioFormat | None = None,
+) -> None:
+    """Write a whole clip; the file appears only once it is complete.
+
+    Args:
+        path: Where; an existing file is replaced.
+        clip: A clip, or a waveform `[channel, sample]`, float32.
+        sample_rate: Hz; needed for a bare waveform.
+        bit_depth: See `AudioWriter`; None takes the clip's.
+        format: "wav", "flac" or "ogg"; None takes it from the suffix.
+    """
+    if not isinstance(clip, Clip):
+        if sample_rate is None:
+            raise ShapeError(
+                "expected a Clip or a waveform with its sample_rate, got a waveform alone; "
+                "pass sample_rate"
+            )
+        clip = Clip(clip, sample_rate)
+    if clip.waveform.ndim != 2:
+        raise ShapeError(
+            f"expected waveform [channel, sample], got {list(clip.waveform.shape)}; "
+            "add the channel axis with waveform[None]"
+        )
+    with AudioWriter(
+        path,
+        sample_rate=sample_rate or clip.sample_rate,
+        num_channels=clip.num_channels,
+        bit_depth=clip.bit_depth if bit_depth is None else bit_depth,
+        format=format,
+    ) as writer:
+        writer.write(clip.waveform)
+
+
+def _format_of(path: Path) -> AudioFormat:
+    found = _SUFFIXES.get(path.suffix.lower())
+    if found is None:
+        raise AudioWriteError(
+            message(path, "a name that ends in .wav, .flac or .ogg", path.suffix or "no suffix",
+                    "rename it or pass format=")
+        )  # fmt: skip
+    return found
+
+
+def _check_limits(path: Path, format: AudioFormat, sample_rate: int, num_channels: int) -> None:
+    max_rate, max_channels = _LIMITS[format]
+    if not (MIN_SAMPLE_RATE <= sample_rate <= max_rate and 1 <= num_channels <= max_channels):
+        raise AudioWriteError(
+            message(
+                path,
+                f"for {format} 1 to {max_channels} channels at {MIN_SAMPLE_RATE} to {max_rate} Hz",
+                f"{num_channels} at {sample_rate} Hz",
+                "write wav instead" if format != "wav" else "resample or split the channels",
+            )
+        )
+
+
+def _to_integers(block: Waveform, bits: int) -> NDArray[np.int32]:
+    """Scale so that what was read from integers comes back as the same integers.
+
+    libsndfile scales by 2^(bits-1) - 1 on writing and 2^(bits-1) on reading, which does not.
+    """
+    full = 2.0 ** (bits - 1)
+    scaled = np.rint(block.T.astype(np.float64) * full)
+    return np.clip(scaled, -full, full - 1).astype(np.int32)  # [sample, channel]
+
+
+class _SoundfileBody:
+    """FLAC and Vorbis, by libsndfile, in pieces."""
+
+    def __init__(self, path: Path, format: str, rate: int, channels: int, bits: int) -> None:
+        self._bits = 0 if format == "ogg" else bits
+        options = {"compression_level": _VORBIS_COMPRESSION} if format == "ogg" else {}
+        self._file = soundfile.SoundFile(
+            os.path.abspath(path),
+            "w",
+            rate,
+            channels,
+            "VORBIS" if format == "ogg" else f"PCM_{bits}",
+            format=format.upper(),
+            **options,
+        )
+
+    def write(self, block: Waveform) -> None:
+        size = _PIECE if self._bits else _VORBIS_PIECE
+        for at in range(0, block.shape[1], size):
+            piece = block[:, at : at + size]
+            if self._bits:
+                self._file.write(_to_integers(piece, self._bits) << (32 - self._bits))
+            else:
+                self._file.write(np.ascontiguousarray(piece.T, np.float32))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _WavBody:
+    """WAV, with room reserved to become RF64 when it passes 4 GiB (EBU Tech 3306)."""
+
+    def __init__(self, path: Path, rate: int, channels: int, bits: int) -> None:
+        self._bits, self._channels, self._rate = bits, channels, rate
+        self._file: BinaryIO = open(path, "wb")
+        self._data_bytes = 0
+        self._file.write(self._header())
+
+    def _header(self) -> bytes:
+        align = self._channels * self._bits // 8
+        basic = (self._channels, self._rate, min(self._rate * align, 2**32 - 1), align, self._bits)
+        if self._channels > 2:
+            guid = b"\x01\x00\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
+            fmt = struct.pack("<HHIIHHHHI", 0xFFFE, *basic, 22, self._bits, 0) + guid
+        else:
+            fmt = struct.pack("<HHIIHH", 1, *basic)
+        rest = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data"
+        total = 4 + 36 + len(rest) + 4 + self._data_bytes + (self._data_bytes & 1)
+        if total + 8 <= WAV_MAX_BYTES:
+            head = b"RIFF" + struct.pack("<I", total) + b"WAVE" + b"JUNK" + struct.pack("<I", 28)
+            return head + bytes(28) + rest + struct.pack("<I", self._data_bytes)
+        sizes = struct.pack("<QQQI", total, self._data_bytes, self._data_bytes // align, 0)
+        head = b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack("<I", 28) + sizes
+        return head + rest + b"\xff\xff\xff\xff"
+
+    def write(self, block: Waveform) -> None:
+        for at in range(0, block.shape[1], _PIECE):
+            integers = _to_integers(block[:, at : at + _PIECE], self._bits)
+            if self._bits == 16:
+                data = integers.astype("<i2").tobytes()
+            else:
+                words = np.ascontiguousarray(integers, "<i4").view(np.uint8)
+                data = words.reshape(-1, 4)[:, :3].tobytes()
+            self._file.write(data)
+            self._data_bytes += len(data)
+
+    def close(self) -> None:
+        if self._file.closed:
+            return
+        try:
+            if self._data_bytes & 1:
+                self._file.write(b"\0")
+            self._file.seek(0)
+            self._file.write(self._header())
+        finally:
+            self._file.close()

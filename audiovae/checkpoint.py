@@ -1,0 +1,329 @@
+"""Model files: one safetensors file with its config and provenance inside.
+
+The metadata holds `format`, `format_version`, `kind` (vae or vocoder), and as JSON `config`,
+`provenance` and `quality_scale`. Matrices are stored as float16 and computed with as float32.
+Nothing in a model file is executed: pickles are refused by name.
+
+A quantized VAE's file also holds the frequency table of its entropy coder, as integers under
+`codec.`. A model's identity is the hash of its VAE's tensors, of that table and of the settings
+that shape the computation; a compressed file names it, and only the model of that identity
+decodes it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from audiovae.config import ModelConfig, parse_config
+from audiovae.errors import CheckpointError
+from audiovae.models.bottlenecks.quantized import FrequencyTable
+from audiovae.models.hvae import HVAE
+from audiovae.models.vocoder import Vocoder
+
+PRETRAINED_DIR = Path(__file__).parent / "pretrained"
+_FORMAT = "audiovae"
+_FORMAT_VERSION = 1
+_PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
+_ID_CHARACTERS = 16
+_TABLE_PREFIX = "codec."
+_IDENTITY_TABLES = {"spectrogram", "vae", "bottleneck", "quality"}
+_Network = TypeVar("_Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where weights come from: everything needed to judge or repeat them."""
+
+    audiovae_version: str = ""
+    data: str = ""
+    licence: str = ""
+    seed: int = 0
+    steps: int = 0
+    minutes: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def after(self, steps: int, seconds: float, metrics: dict[str, float]) -> Provenance:
+        """The same origin, further trained."""
+        rounded = {name: round(value, 5) for name, value in metrics.items()}
+        return replace(self, steps=steps, minutes=round(seconds / 60, 2), metrics=rounded)
+
+
+@dataclass(frozen=True)
+class QualityPoint:
+    """One step of the quality scale, with the rate and distortion measured at training's end."""
+
+    quality: int
+    log_lambda: float
+    kbps: float
+    log_mel_l1_db: float
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model file's content."""
+
+    kind: str
+    config: ModelConfig
+    provenance: Provenance
+    quality_scale: tuple[QualityPoint, ...]
+    tensors: dict[str, Tensor]
+
+    @property
+    def frequency_table(self) -> FrequencyTable | None:
+        """The entropy coder's table; None for a bottleneck that is not coded.
+
+        Raises:
+            CheckpointError: If the stored table is damaged.
+        """
+        if self.kind != "vae" or self.config.bottleneck.kind != "quantized":
+            return None
+        stored_table = _with_prefix(self.tensors, _TABLE_PREFIX)
+        if stored_table.keys() != {"frequencies", "offsets"}:  # written while still training
+            return FrequencyTable.build(self.config.bottleneck)
+        return FrequencyTable.from_tensors(self.config.bottleneck, stored_table)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Everything that turns audio into latents and back.
+
+    Attributes:
+        name: How it was asked for.
+        id: Identity of the VAE's weights, 16 hexadecimal characters.
+        config: The VAE's configuration.
+        vae: The hierarchical VAE, in evaluation mode.
+        vocoder: Log-mel to waveform, or None: Griffin-Lim is used.
+        quality_scale: What `quality` means for this model; empty if it has no such conditioning.
+        provenance: Of the VAE.
+        frequency_table: What the entropy coder codes residuals with; None for a bottleneck
+            other than `quantized`, which makes no compressed files.
+    """
+
+    name: str
+    id: str
+    config: ModelConfig
+    vae: HVAE
+    vocoder: Vocoder | None
+    quality_scale: tuple[QualityPoint, ...]
+    provenance: Provenance
+    frequency_table: FrequencyTable | None = None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.vae.mel_mean.device
+
+
+def save_vae(
+    path: Path, model: HVAE, provenance: Provenance, quality_scale: tuple[QualityPoint, ...]
+) -> None:
+    """Write a VAE atomically, with its entropy coder's table."""
+    table: dict[str, Tensor] = {}
+    if model.config.bottleneck.kind == "quantized":
+        built = FrequencyTable.build(model.config.bottleneck).tensors()
+        table = {_TABLE_PREFIX + name: tensor for name, tensor in built.items()}
+    _save(path, "vae", model.config, model, provenance, quality_scale, table)
+
+
+def save_vocoder(path: Path, vocoder: Vocoder, config: ModelConfig, provenance: Provenance) -> None:
+    """Write a vocoder atomically."""
+    _save(path, "vocoder", config, vocoder, provenance, ())
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read and check a model file.
+
+    Raises:
+        CheckpointError: If the file is missing, a pickle, damaged, or of another project or a
+            newer version.
+    """
+    _refuse_pickle(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{path}: expected a whole safetensors model file, got a damaged or foreign one "
+            f"({error}); copy or train it again"
+        ) from None
+    if metadata.get("format") != _FORMAT:
+        raise CheckpointError(
+            f"{path}: expected a model file of audiovae, got safetensors of another origin; "
+            "train one with python -m pipelines.train"
+        )
+    version = metadata.get("format_version", "")
+    if version != str(_FORMAT_VERSION):
+        raise CheckpointError(
+            f"{path}: expected model file version {_FORMAT_VERSION}, got {version}; "
+            "use the audiovae that wrote it, or a newer one"
+        )
+    return Checkpoint(
+        kind=metadata["kind"],
+        config=parse_config(json.loads(metadata["config"]), source=str(path)),
+        provenance=Provenance(**json.loads(metadata["provenance"])),
+        quality_scale=tuple(QualityPoint(**p) for p in json.loads(metadata["quality_scale"])),
+        tensors=tensors,
+    )
+
+
+def load_model(
+    name: str | Path = "base", device: str = "cpu", vocoder: str | Path | None = "vocoder"
+) -> Model:
+    """Load a VAE and the vocoder that sounds it.
+
+    Args:
+        name: A shipped model's name, or the path of a model file.
+        device: Where to put the weights.
+        vocoder: The same for the vocoder; None for Griffin-Lim.
+
+    Raises:
+        CheckpointError: If there is no such model, or its file cannot be used.
+    """
+    checkpoint = load_checkpoint(find_checkpoint(name))
+    vae = load_vae(checkpoint, source=str(name)).to(device)
+    sound = None if vocoder is None else load_vocoder(vocoder).to(device)
+    table = checkpoint.frequency_table
+    return Model(
+        name=str(name),
+        id=model_id(vae, checkpoint.config, table),
+        config=checkpoint.config,
+        vae=vae,
+        vocoder=sound,
+        quality_scale=checkpoint.quality_scale,
+        provenance=checkpoint.provenance,
+        frequency_table=table,
+    )
+
+
+def load_vae(checkpoint: Checkpoint, source: str) -> HVAE:
+    """The VAE of a checkpoint, in evaluation mode."""
+    return _fill(HVAE(checkpoint.config), checkpoint, "vae", source)
+
+
+def load_vocoder(name: str | Path = "vocoder") -> Vocoder:
+    """The vocoder of that name or path, in evaluation mode."""
+    checkpoint = load_checkpoint(find_checkpoint(name))
+    network = Vocoder(checkpoint.config.vocoder, checkpoint.config.spectrogram)
+    return _fill(network, checkpoint, "vocoder", str(name))
+
+
+def find_checkpoint(name: str | Path) -> Path:
+    """Path of a shipped model's file, or the given path if there is a file.
+
+    Raises:
+        CheckpointError: If there is neither.
+    """
+    shipped = PRETRAINED_DIR / f"{name}.safetensors"
+    if os.sep not in str(name) and shipped.is_file():
+        return shipped
+    path = Path(name)
+    if path.is_file():
+        return path
+    names = sorted(file.stem for file in PRETRAINED_DIR.glob("*.safetensors"))
+    raise CheckpointError(
+        f"{name}: expected the path of a model file or one of the shipped models "
+        f"({', '.join(names) or 'none'}), found neither"
+    )
+
+
+def model_id(vae: HVAE, config: ModelConfig, table: FrequencyTable | None) -> str:
+    """Hash of everything that a compressed file's meaning depends on.
+
+    The tensors' names, shapes and values, the frequency table, and the settings that shape the
+    computation. Only settings that were given count (a model file gives all of its time), so a
+    setting added by a later version leaves the identity of older models as it is.
+    """
+    digest = hashlib.sha256()
+    settings = config.model_dump(mode="json", include=_IDENTITY_TABLES, exclude_unset=True)
+    digest.update(json.dumps(settings, sort_keys=True).encode() + b"\n")
+    tensors = dict(vae.state_dict())
+    for name, tensor in (table.tensors() if table else {}).items():
+        tensors[_TABLE_PREFIX + name] = tensor
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:_ID_CHARACTERS]
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """How a tensor is stored: matrices as float16, vectors (norms, statistics) as they are."""
+    tensor = tensor.detach().cpu().contiguous()
+    return tensor.half() if tensor.is_floating_point() and tensor.ndim > 1 else tensor
+
+
+def _save(
+    path: Path,
+    kind: str,
+    config: ModelConfig,
+    network: nn.Module,
+    provenance: Provenance,
+    quality_scale: tuple[QualityPoint, ...],
+    table: dict[str, Tensor] | None = None,
+) -> None:
+    metadata = {
+        "format": _FORMAT,
+        "format_version": str(_FORMAT_VERSION),
+        "kind": kind,
+        "config": config.model_dump_json(),
+        "provenance": json.dumps(asdict(provenance)),
+        "quality_scale": json.dumps([asdict(point) for point in quality_scale]),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    tensors = {name: stored(tensor) for name, tensor in network.state_dict().items()}
+    tensors.update(table or {})
+    save_file(tensors, str(temporary), metadata=metadata)
+    os.replace(temporary, path)
+
+
+def _fill(network: _Network, checkpoint: Checkpoint, kind: str, source: str) -> _Network:
+    if checkpoint.kind != kind:
+        raise CheckpointError(f"{source}: expected a {kind}, got a {checkpoint.kind}")
+    tensors: dict[str, Any] = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in checkpoint.tensors.items()
+        if not name.startswith(_TABLE_PREFIX)
+    }
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"{source}: expected the weights its own config describes, got others: {reason}"
+        ) from None
+    return network.eval().requires_grad_(False)
+
+
+def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Tensors whose name starts with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _refuse_pickle(path: Path) -> None:
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: expected a model file, got {error.strerror or error}; check the path"
+        ) from None
+    if path.suffix.lower() in _PICKLE_SUFFIXES or start[:2] in (b"PK", b"\x80\x02", b"\x80\x04"):
+        raise CheckpointError(
+            f"{path}: expected safetensors, got a pickle, which can run code when it is read; "
+            "export the model with this project's training instead"
+        )

@@ -1,0 +1,115 @@
+"""Residuals to bytes and back: the range coder of the `constriction` library, in whole arrays.
+
+Format: `constriction.stream.queue` of version 0.5 (unchanged since 0.1): 32-bit words, 64-bit
+state, 24-bit precision (Martin, 1979; Bamler, 2022, arXiv:2201.01741). Frequencies enter as
+integers. A row f that sums to 2^24 is handed over as the weights f - 1: the library gives every
+symbol 1 and spreads the remaining 2^24 - n in proportion to the weights, which sum to just that,
+so the factor is exactly 1 and no rounding happens; all numbers are whole and below 2^53.
+
+Within one call, symbols are coded by ascending scale index, and in their given order under one
+index: one library call an index, no loop over symbols. The words are stored little-endian without
+trailing zero bytes; the decoder reads zeros beyond the end.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import constriction
+import numpy as np
+from numpy.typing import NDArray
+
+from audiovae.errors import BitstreamError
+from audiovae.models.bottlenecks.quantized import FrequencyTable
+
+_WORD_BYTES = 4
+Integers = NDArray[np.int32]
+
+
+class SymbolEncoder:
+    """Collects arrays of residuals into one stream of bytes.
+
+    Args:
+        table: Frequencies of the residuals under each scale index.
+    """
+
+    def __init__(self, table: FrequencyTable) -> None:
+        self._rows = _CodedRows.of(table)
+        self._encoder = constriction.stream.queue.RangeEncoder()
+
+    def encode(self, residuals: Integers, indices: Integers) -> None:
+        """Append residuals, each under the table row of its index.
+
+        Args:
+            residuals: `[symbol]`, each within its row's limit.
+            indices: `[symbol]`.
+        """
+        shifted = (residuals + self._rows.limits[indices]).astype(np.int32)
+        for index, places in _by_index(indices):
+            self._encoder.encode(shifted[places], self._rows.model(index))
+
+    def finish(self) -> bytes:
+        """Everything that was appended, as bytes."""
+        words = self._encoder.get_compressed().astype("<u4")
+        return bytes(words.tobytes()).rstrip(b"\0")
+
+
+class SymbolDecoder:
+    """Reads back what a `SymbolEncoder` wrote, call by call.
+
+    Args:
+        table: The encoder's.
+        data: What `finish` gave.
+    """
+
+    def __init__(self, table: FrequencyTable, data: bytes) -> None:
+        self._rows = _CodedRows.of(table)
+        padded = data + bytes(-len(data) % _WORD_BYTES)
+        words = np.frombuffer(padded, dtype="<u4").astype(np.uint32)
+        self._decoder = constriction.stream.queue.RangeDecoder(words)
+
+    def decode(self, indices: Integers) -> Integers:
+        """Read the residuals `[symbol]` of these scale indices `[symbol]`.
+
+        Raises:
+            BitstreamError: If the bytes cannot come from these frequencies.
+        """
+        residuals = np.zeros(len(indices), dtype=np.int32)
+        try:
+            for index, places in _by_index(indices):
+                decoded = self._decoder.decode(self._rows.model(index), len(places))
+                residuals[places] = decoded - self._rows.limits[index]
+        except (AssertionError, ValueError) as error:  # what constriction raises for bad words
+            raise BitstreamError(
+                f"expected words of the range coder, got damaged ones ({error}); "
+                "copy the file again from its source"
+            ) from None
+        return residuals
+
+
+class _CodedRows:
+    """The library's models of a table, each made when it is first needed."""
+
+    def __init__(self, table: FrequencyTable) -> None:
+        self.limits = table.limits()
+        self._table = table
+        self._models: dict[int, Any] = {}
+
+    @staticmethod
+    @lru_cache(maxsize=8)
+    def of(table: FrequencyTable) -> _CodedRows:
+        return _CodedRows(table)
+
+    def model(self, index: int) -> Any:
+        if index not in self._models:
+            weights = self._table.row(index).astype(np.float64) - 1.0
+            self._models[index] = constriction.stream.model.Categorical(weights, perfect=False)
+        return self._models[index]
+
+
+def _by_index(indices: Integers) -> list[tuple[int, NDArray[np.int64]]]:
+    """Each scale index that occurs, ascending, with the places of its symbols in order."""
+    order = np.argsort(indices, kind="stable")
+    used, starts = np.unique(indices[order], return_index=True)
+    return list(zip(used.tolist(), np.split(order, starts[1:]), strict=True))

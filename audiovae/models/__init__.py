@@ -1,0 +1,1 @@
+"""The networks: hierarchical VAE, its bottlenecks and conditioning, and the vocoder."""

@@ -1,0 +1,1 @@
+"""What the networks are conditioned on: one module a kind, summed into one context vector."""

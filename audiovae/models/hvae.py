@@ -1,0 +1,344 @@
+"""The hierarchical convolutional VAE over log-mel spectrograms.
+
+    log_mel [b, 128, 1024]  86 Hz                                log_mel [b, 128, 1024]
+        | stride 2                                                   ^ head
+    features  43 Hz  ------------ posterior ------------->  groups of the finest level
+        | stride 2                                                   ^ up 2
+    features  21 Hz  ------------ posterior ------------->  groups
+        | stride 4                                                   ^ up 4
+    features   5 Hz  ------------ posterior ------------->  groups
+        | stride 4                                                   ^ up 4
+    features 1.3 Hz  ------------ posterior ------------->  groups of the coarsest level
+                                                                     ^ learned constant
+
+The bottom-up path sees the sound; the top-down path is all a decoder has. Each latent group's
+prior is computed from the groups above it (ladder VAE, Sonderby et al., 2016, arXiv:1602.02282;
+the residual top-down form of VDVAE, Child, 2021, arXiv:2011.10650, and QRes-VAE, Duan et al.,
+2023, arXiv:2208.13056). What one path does with a group (draw, round, read from a file, sample)
+is a function handed to the top-down path: `choose`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from audiovae.config import LevelConfig, ModelConfig
+from audiovae.errors import ShapeError
+from audiovae.latents import Conditions, Latents
+from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock, Downsample, Upsample, step_mask
+from audiovae.models.bottlenecks import LatentSample, build_bottleneck
+from audiovae.models.conditioning.quality import QualityConditioning
+
+ChooseLatent = Callable[[int, Tensor, Tensor], Tensor]
+"""`choose(group, features, prior) -> latent`: decides one group of the top-down path."""
+TakeLatent = Callable[[int, Tensor, Tensor], LatentSample]
+"""`take(group, posterior, prior) -> sample`: decides one group where there is a posterior."""
+
+
+@dataclass(frozen=True)
+class VAEOutput:
+    """What one pass through the model gives.
+
+    Attributes:
+        log_mel: `[batch, mel, frame]`, the reconstruction, natural log of magnitude.
+        group_bits: One `[batch, channel, step]` a group, coarse to fine: the KL terms in bits,
+            zero beyond each signal's end.
+        latents: The groups themselves.
+    """
+
+    log_mel: Tensor
+    group_bits: tuple[Tensor, ...]
+    latents: Latents
+
+    def level_bits(self) -> Tensor:
+        """`[batch, level]`, coarse to fine: bits spent on each level."""
+        num_levels = max(self.latents.levels) + 1
+        totals = [bits.sum(dim=(1, 2)) for bits in self.group_bits]
+        zero = torch.zeros_like(totals[0])
+        return torch.stack(
+            [
+                sum((t for t, at in zip(totals, self.latents.levels, strict=True) if at == i), zero)
+                for i in range(num_levels)
+            ],
+            dim=1,
+        )
+
+
+class LatentGroup(nn.Module):
+    """Prior, posterior and injection of one latent group."""
+
+    def __init__(self, config: ModelConfig, level: LevelConfig, context_channels: int) -> None:
+        """Build the layers of one group of `level`."""
+        super().__init__()
+        width = config.vae.width
+        bottleneck = build_bottleneck(config.bottleneck)
+        self.blocks = _blocks(config, level.decoder_blocks, context_channels)
+        self.prior_norm = ChannelNorm(width)
+        self.prior = nn.Conv1d(width, bottleneck.prior_parameters * level.channels, 1)
+        self.merge = nn.Conv1d(2 * width, width, 1)
+        self.posterior_blocks = _blocks(config, 1, context_channels)
+        self.posterior_norm = ChannelNorm(width)
+        self.posterior = nn.Conv1d(width, bottleneck.posterior_parameters * level.channels, 1)
+        self.inject = nn.Conv1d(level.channels, width, 1)
+        nn.init.zeros_(self.prior.weight)
+        nn.init.zeros_(cast(Tensor, self.prior.bias))
+
+    def prior_of(self, features: Tensor) -> Tensor:
+        """Raw prior features `[batch, parameter, step]`."""
+        return cast(Tensor, self.prior(self.prior_norm(features)))
+
+    def posterior_of(
+        self, features: Tensor, evidence: Tensor, mask: Tensor, context: Tensor | None
+    ) -> Tensor:
+        """Raw posterior features from the top-down features and the bottom-up evidence."""
+        hidden = self.merge(torch.cat([features, evidence], dim=1))
+        for block in self.posterior_blocks:
+            hidden = block(hidden, mask, context)
+        return cast(Tensor, self.posterior(self.posterior_norm(hidden)))
+
+
+class HVAE(nn.Module):
+    """Encoder, top-down decoder and their bottleneck."""
+
+    mel_mean: Tensor
+    mel_deviation: Tensor
+
+    def __init__(self, config: ModelConfig) -> None:
+        """Build the networks of `config.vae`; weights are random."""
+        super().__init__()
+        self.config = config
+        levels = config.vae.levels
+        width, num_mels = config.vae.width, config.spectrogram.num_mels
+        self.bottleneck = build_bottleneck(config.bottleneck)
+        self.quality = QualityConditioning(config.quality) if config.quality else None
+        context = self.quality.context_channels if self.quality else 0
+        self.register_buffer("mel_mean", torch.zeros(num_mels))
+        self.register_buffer("mel_deviation", torch.ones(num_mels))
+
+        inputs = [num_mels] + [width] * (len(levels) - 1)
+        self.down = nn.ModuleList(
+            Downsample(channels, width, level.stride)
+            for channels, level in zip(inputs, levels, strict=True)
+        )
+        self.encoder = nn.ModuleList(
+            _blocks(config, level.encoder_blocks, context) for level in levels
+        )
+        self.top = nn.Parameter(torch.zeros(width))
+        self.up = nn.ModuleList(
+            Upsample(width, width, level.stride) for level in reversed(levels[1:])
+        )
+        self.groups = nn.ModuleList(
+            LatentGroup(config, levels[len(levels) - 1 - level], context)
+            for level in self.group_levels()
+        )
+        self.head = _blocks(config, config.vae.head_blocks, context)
+        self.head_norm = ChannelNorm(width)
+        self.output = Upsample(width, num_mels, levels[0].stride)
+
+    def group_levels(self) -> tuple[int, ...]:
+        """Level (0 is the coarsest) of each latent group, coarse to fine."""
+        coarse_to_fine = reversed(self.config.vae.levels)
+        return tuple(
+            index for index, level in enumerate(coarse_to_fine) for _ in range(level.groups)
+        )
+
+    def level_strides(self) -> tuple[int, ...]:
+        """Mel frames behind one step of each level, coarse to fine."""
+        strides = [
+            math.prod(level.stride for level in self.config.vae.levels[: index + 1])
+            for index in range(len(self.config.vae.levels))
+        ]
+        return tuple(reversed(strides))
+
+    def level_names(self) -> tuple[str, ...]:
+        """Names for logs, coarse to fine: the level's rate in Hz."""
+        rate = self.config.spectrogram.frames_per_second
+        return tuple(f"{rate / stride:.1f}Hz" for stride in self.level_strides())
+
+    def forward(
+        self,
+        log_mel: Tensor,
+        num_frames: Tensor,
+        conditions: Conditions,
+        generator: torch.Generator | None = None,
+    ) -> VAEOutput:
+        """Reconstruct with drawn latents: the training pass.
+
+        Args:
+            log_mel: `[batch, mel, frame]`; `frame` a multiple of `config.vae.total_stride`.
+            num_frames: `[batch]`; frames beyond these are padding and are ignored.
+            conditions: Lambda of each item for a quality-conditioned model.
+            generator: Source of the bottleneck's noise.
+        """
+        return self.reconstruct(
+            log_mel,
+            num_frames,
+            conditions,
+            lambda _group, posterior, prior: self.bottleneck.draw(posterior, prior, generator),
+        )
+
+    def encode(self, log_mel: Tensor, num_frames: Tensor, conditions: Conditions) -> VAEOutput:
+        """Reconstruct with settled latents (rounded, or the posterior mean): no noise."""
+        return self.reconstruct(
+            log_mel,
+            num_frames,
+            conditions,
+            lambda _group, posterior, prior: self.bottleneck.settle(posterior, prior),
+        )
+
+    def decode(self, latents: Latents, num_frames: int) -> Tensor:
+        """Log-mel `[batch, mel, frame]` of given latents, with `num_frames` padded frames."""
+        groups = latents.groups
+        return self.top_down(
+            latents.num_frames,
+            num_frames,
+            latents.conditions,
+            lambda g, _features, _prior: groups[g],
+        )
+
+    def sample(
+        self,
+        num_frames: Tensor,
+        padded_frames: int,
+        conditions: Conditions,
+        temperature: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Log-mel drawn from the prior."""
+        return self.top_down(
+            num_frames,
+            padded_frames,
+            conditions,
+            lambda _group, _features, prior: self.bottleneck.generate(
+                prior, temperature, generator
+            ),
+        )
+
+    def top_down(
+        self, num_frames: Tensor, padded_frames: int, conditions: Conditions, choose: ChooseLatent
+    ) -> Tensor:
+        """Run the decoder; `choose` decides each latent group, coarse to fine.
+
+        Args:
+            num_frames: `[batch]`; signal frames of each item.
+            padded_frames: Frames of the result; a multiple of `config.vae.total_stride`.
+            conditions: As in `forward`.
+            choose: Called once a group; returns `[batch, channel, step]`.
+
+        Returns:
+            `[batch, mel, frame]`, natural log of magnitude.
+        """
+        self._check_frames(padded_frames)
+        context = self._context(conditions)
+        features = self.top[None, :, None]
+        previous_level = -1
+        mask = features  # replaced before use: the first group always opens a level
+        for index, (group, level) in enumerate(self._groups_with_levels()):
+            if level != previous_level:
+                stride = self.level_strides()[level]
+                mask = step_mask(num_frames, padded_frames // stride, stride)
+                features = self.up[level - 1](features, mask) if level else features * mask
+                previous_level = level
+            for block in group.blocks:
+                features = block(features, mask, context)
+            latent = choose(index, features, group.prior_of(features))
+            features = features + group.inject(latent.to(features.dtype)) * mask
+        for block in self.head:
+            features = block(features, mask, context)
+        frame_mask = step_mask(num_frames, padded_frames, 1)
+        standardised = self.output(self.head_norm(features), frame_mask).float()
+        return standardised * self.mel_deviation[:, None] + self.mel_mean[:, None]
+
+    def standardise(self, log_mel: Tensor) -> Tensor:
+        """Log-mel in deviations from the training data's mean, band by band."""
+        return (log_mel - self.mel_mean[:, None]) / self.mel_deviation[:, None]
+
+    def reconstruct(
+        self, log_mel: Tensor, num_frames: Tensor, conditions: Conditions, take: TakeLatent
+    ) -> VAEOutput:
+        """Run both paths; `take` turns each group's posterior and prior into a latent.
+
+        Args:
+            log_mel: As in `forward`.
+            num_frames: As in `forward`.
+            conditions: As in `forward`.
+            take: Called once a group, coarse to fine; what it gives beyond a signal's end is
+                set to zero.
+        """
+        evidence = self._bottom_up(log_mel, num_frames, self._context(conditions))
+        context = self._context(conditions)
+        levels = self.group_levels()
+        latents: list[Tensor] = []
+        group_bits: list[Tensor] = []
+
+        def choose(index: int, features: Tensor, prior: Tensor) -> Tensor:
+            level = levels[index]
+            stride = self.level_strides()[level]
+            mask = step_mask(num_frames, features.shape[2], stride)
+            group = cast(LatentGroup, self.groups[index])
+            sample = take(
+                index, group.posterior_of(features, evidence[level], mask, context), prior
+            )
+            latents.append(sample.latent * mask)
+            group_bits.append(sample.bits * mask)
+            return latents[-1]
+
+        decoded = self.top_down(num_frames, log_mel.shape[2], conditions, choose)
+        value = Latents(tuple(latents), levels, num_frames, conditions, model_id="")
+        return VAEOutput(decoded, tuple(group_bits), value)
+
+    def _bottom_up(
+        self, log_mel: Tensor, num_frames: Tensor, context: Tensor | None
+    ) -> list[Tensor]:
+        """Features of each level, coarse to fine."""
+        if log_mel.ndim != 3 or log_mel.shape[1] != self.config.spectrogram.num_mels:
+            raise ShapeError(
+                f"expected log_mel [batch, {self.config.spectrogram.num_mels}, frame], "
+                f"got {list(log_mel.shape)}"
+            )
+        frames = log_mel.shape[2]
+        self._check_frames(frames)
+        features = self.standardise(log_mel) * step_mask(num_frames, frames, 1)
+        fine_to_coarse = []
+        strides = reversed(self.level_strides())
+        for down, blocks, stride in zip(self.down, self.encoder, strides, strict=True):
+            mask = step_mask(num_frames, frames // stride, stride)
+            features = down(features, mask)
+            for block in cast(nn.ModuleList, blocks):
+                features = block(features, mask, context)
+            fine_to_coarse.append(features)
+        return fine_to_coarse[::-1]
+
+    def _groups_with_levels(self) -> Iterator[tuple[LatentGroup, int]]:
+        groups = (cast(LatentGroup, group) for group in self.groups)
+        return zip(groups, self.group_levels(), strict=True)
+
+    def _context(self, conditions: Conditions) -> Tensor | None:
+        if self.quality is None:
+            return None
+        if conditions.log_lambda is None:
+            raise ShapeError("expected conditions.log_lambda [batch] for this model, got None")
+        return cast(Tensor, self.quality(conditions.log_lambda))
+
+    def _check_frames(self, frames: int) -> None:
+        stride = self.config.vae.total_stride
+        if frames % stride or frames == 0:
+            raise ShapeError(
+                f"expected a positive multiple of {stride} frames, got {frames}; "
+                "pad the log-mel and say how many frames are signal in num_frames"
+            )
+
+
+def _blocks(config: ModelConfig, count: int, context_channels: int) -> nn.ModuleList:
+    return nn.ModuleList(
+        ConvNeXtBlock(
+            config.vae.width, config.vae.expansion, config.vae.kernel_size, context_channels
+        )
+        for _ in range(count)
+    )

@@ -1,0 +1,160 @@
+"""The vocoder: log-mel to waveform through a predicted STFT.
+
+A Vocos-shaped network (Siuzdak, 2023, arXiv:2306.00814): ConvNeXt blocks over log-mel frames, a
+head that gives magnitude and phase of every STFT bin, and an inverse STFT. The pseudo-inverse of
+the mel filterbank gives the first guess of the log-magnitude and the network corrects it (FreeV,
+Lv et al., 2024, arXiv:2406.08196); the phase comes from two channels through atan2, as in APNet 2
+(Du et al., 2023, arXiv:2311.11545).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from audiovae.config import SpectrogramConfig, VocoderConfig
+from audiovae.errors import ShapeError
+from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock, step_mask
+from audiovae.spectrogram import mel_filterbank
+
+_MAX_LOG_MAGNITUDE = 8.0  # e^8 is above a full-scale sine under this window (512)
+_LOG_MEL_CENTRE, _LOG_MEL_SPREAD = -5.0, 2.5  # brings a log-mel near zero mean, unit deviation
+
+
+@dataclass(frozen=True)
+class PredictedSTFT:
+    """What the head gives.
+
+    Attributes:
+        log_magnitude: `[batch, bin, frame]`, natural log.
+        phase: `[batch, bin, frame]`, radians in (-pi, pi], referred to the window's centre.
+    """
+
+    log_magnitude: Tensor
+    phase: Tensor
+
+
+class Vocoder(nn.Module):
+    """Log-mel `[batch, mel, frame]` to waveform `[batch, sample]`, hop samples a frame."""
+
+    inverse_mel: Tensor
+    window: Tensor
+    signs: Tensor
+
+    def __init__(self, config: VocoderConfig, spectrogram: SpectrogramConfig) -> None:
+        """Build the network; the pseudo-inverse is computed from the spectrogram's filters."""
+        super().__init__()
+        self.config, self.spectrogram = config, spectrogram
+        bins = spectrogram.num_bins
+        inverse = torch.linalg.pinv(mel_filterbank(spectrogram).double()).float()
+        self.register_buffer("inverse_mel", inverse, persistent=False)  # [bin, mel]
+        window = torch.hann_window(spectrogram.window_samples, periodic=True)
+        self.register_buffer("window", window, persistent=False)
+        # Even bins as they are, odd ones negated: moves the phase reference from a window's start
+        # to its centre, where phase varies slowly from bin to bin.
+        signs = 1.0 - 2.0 * (torch.arange(bins) % 2)
+        self.register_buffer("signs", signs, persistent=False)
+        kernel = config.kernel_size
+        self.embed = nn.Conv1d(spectrogram.num_mels, config.width, kernel, padding=kernel // 2)
+        self.embed_norm = ChannelNorm(config.width)
+        self.blocks = nn.ModuleList(
+            ConvNeXtBlock(
+                config.width,
+                config.expansion,
+                kernel,
+                residual_scale=1 / config.num_blocks,
+            )
+            for _ in range(config.num_blocks)
+        )
+        self.norm = ChannelNorm(config.width)
+        self.magnitude_head = nn.Conv1d(config.width, bins, 1)
+        self.phase_head = nn.Conv1d(config.width, 2 * bins, 1)
+        nn.init.zeros_(self.magnitude_head.weight)
+        nn.init.zeros_(cast(Tensor, self.magnitude_head.bias))
+
+    def context_frames(self) -> int:
+        """Frames on each side that a frame's samples depend on.
+
+        The embedding and each block reach half a kernel; overlapping windows of the inverse STFT
+        reach two more frames at this hop.
+        """
+        reach = self.config.kernel_size // 2
+        overlap = self.spectrogram.window_samples // self.spectrogram.hop_samples // 2
+        return reach * (1 + self.config.num_blocks) + overlap
+
+    def forward(self, log_mel: Tensor, num_frames: Tensor | None = None) -> Tensor:
+        """Make sound.
+
+        Args:
+            log_mel: `[batch, mel, frame]`, natural log of magnitude.
+            num_frames: `[batch]`; frames beyond these are padding. All are signal by default.
+
+        Returns:
+            `[batch, sample]`, `frame * hop_samples` samples; zero beyond a signal's end.
+        """
+        return self.to_waveform(self.predict(log_mel, num_frames), num_frames)
+
+    def predict(self, log_mel: Tensor, num_frames: Tensor | None = None) -> PredictedSTFT:
+        """Predict the STFT whose frames lie where the log-mel's do."""
+        if log_mel.ndim != 3 or log_mel.shape[1] != self.spectrogram.num_mels:
+            raise ShapeError(
+                f"expected log_mel [batch, {self.spectrogram.num_mels}, frame], "
+                f"got {list(log_mel.shape)}"
+            )
+        mask = self._mask(log_mel, num_frames)
+        features = (log_mel - _LOG_MEL_CENTRE) / _LOG_MEL_SPREAD * mask
+        features = self.embed_norm(self.embed(features)) * mask
+        for block in self.blocks:
+            features = block(features, mask)
+        features = self.norm(features)
+        correction = self.magnitude_head(features).float()
+        log_magnitude = (self.first_log_magnitude(log_mel) + correction).clamp(
+            max=_MAX_LOG_MAGNITUDE
+        )
+        real, imaginary = self.phase_head(features).float().chunk(2, dim=1)
+        return PredictedSTFT(log_magnitude, torch.atan2(imaginary, real + 1e-12))
+
+    def first_log_magnitude(self, log_mel: Tensor) -> Tensor:
+        """Log of the pseudo-inverse's magnitude `[batch, bin, frame]`, floored."""
+        # Never in half precision: the pseudo-inverse subtracts nearly equal numbers.
+        with torch.autocast(log_mel.device.type, enabled=False):
+            magnitude = self.inverse_mel @ log_mel.float().exp()
+        return magnitude.clamp(min=self.spectrogram.floor).log()
+
+    def to_waveform(self, stft: PredictedSTFT, num_frames: Tensor | None = None) -> Tensor:
+        """Inverse STFT by overlap-add; the margins of the spectrogram's padding are cut off."""
+        mask = self._mask(stft.phase, num_frames)
+        magnitude = stft.log_magnitude.exp() * mask
+        config = self.spectrogram
+        # Signs come after polar(): its gradient is that of a magnitude, never negative.
+        spectrum = torch.polar(magnitude, stft.phase) * self.signs[:, None]
+        frames = torch.fft.irfft(spectrum.transpose(1, 2), n=config.window_samples)
+        frames = (frames * self.window).transpose(1, 2)  # [batch, window, frame]
+        total = _overlap_add(frames, config.hop_samples)
+        weight = _overlap_add(self.window.square()[None, :, None] * mask, config.hop_samples)
+        margin = (config.window_samples - config.hop_samples) // 2
+        length = stft.phase.shape[2] * config.hop_samples
+        samples = total[:, margin : margin + length]
+        weight = weight[:, margin : margin + length]
+        audible = mask[:, 0].repeat_interleave(config.hop_samples, dim=1)
+        return samples / weight.clamp(min=1e-3) * audible
+
+    def _mask(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
+        count = frames.shape[2]
+        if num_frames is None:
+            return torch.ones(frames.shape[0], 1, count, device=frames.device)
+        return step_mask(num_frames, count, 1)
+
+
+def _overlap_add(frames: Tensor, hop: int) -> Tensor:
+    """`[batch, window, frame]` to `[batch, sample]`."""
+    window, count = frames.shape[1], frames.shape[2]
+    length = (count - 1) * hop + window
+    folded = functional.fold(
+        frames, output_size=(1, length), kernel_size=(1, window), stride=(1, hop)
+    )
+    return folded[:, 0, 0]

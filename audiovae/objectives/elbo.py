@@ -1,0 +1,71 @@
+"""The evidence lower bound as a rate-distortion trade-off.
+
+For the quantized bottleneck the KL term is the file size, so the objective of lossy compression
+and the (negative) ELBO are one: `lambda * distortion + rate` (Balle et al., 2018,
+arXiv:1802.01436). A model without quality conditioning is trained with
+`distortion + beta * rate`: beta = 1 the VAE (arXiv:1312.6114), other values the beta-VAE (Higgins
+et al., 2017).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiovae.config import ObjectiveConfig
+from audiovae.models.blocks import step_mask
+from audiovae.models.hvae import HVAE, VAEOutput
+from audiovae.spectrogram import log_mel_to_db
+
+
+@dataclass(frozen=True)
+class ElboTerms:
+    """The objective and its parts, each `[batch]`.
+
+    Attributes:
+        loss: What is minimised.
+        distortion: Weighted L1 and squared error of the standardised log-mel, mean over cells.
+        rate_bits_per_frame: KL terms of all levels, in bits per mel frame.
+        log_mel_l1_db: Mean absolute difference of the log-mel in decibels.
+    """
+
+    loss: Tensor
+    distortion: Tensor
+    rate_bits_per_frame: Tensor
+    log_mel_l1_db: Tensor
+
+
+def elbo_terms(
+    model: HVAE,
+    log_mel: Tensor,
+    output: VAEOutput,
+    objective: ObjectiveConfig,
+) -> ElboTerms:
+    """Rate, distortion and their sum for one batch.
+
+    Dividing by sqrt(lambda) keeps the gradients of high and low qualities comparable.
+
+    Args:
+        model: Gives the standardisation of the log-mel.
+        log_mel: `[batch, mel, frame]`, the target.
+        output: What the model made of it.
+        objective: Weights of the distortion, and beta.
+    """
+    num_frames = output.latents.num_frames
+    mask = step_mask(num_frames, log_mel.shape[2], 1)  # [batch, 1, frame]
+    cells = mask.sum(dim=(1, 2)) * log_mel.shape[1]
+    error = (output.log_mel - log_mel) * mask
+    standardised = error / model.mel_deviation[:, None]
+    l1 = standardised.abs().sum(dim=(1, 2)) / cells
+    l2 = standardised.square().sum(dim=(1, 2)) / cells
+    distortion = objective.l1_weight * l1 + objective.l2_weight * l2
+    rate = output.level_bits().sum(dim=1) / num_frames
+    log_lambda = output.latents.conditions.log_lambda
+    if log_lambda is None:
+        loss = distortion * log_mel.shape[1] + objective.beta * rate
+    else:
+        loss = torch.exp(0.5 * log_lambda) * distortion + torch.exp(-0.5 * log_lambda) * rate
+    l1_db = log_mel_to_db(error.detach().abs().sum(dim=(1, 2)) / cells)
+    return ElboTerms(loss, distortion, rate, l1_db)

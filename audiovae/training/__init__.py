@@ -1,0 +1,1 @@
+"""Training: the data, one loop, and one task a network family."""

@@ -1,0 +1,254 @@
+"""A batch from INPUT to exit status: survey, plan, work, ledger, summary, report.
+
+A rerun walks the same way; what is settled is not planned again, and when nothing is left it
+ends before torch is imported.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Literal
+
+from pipelines.runner.driver import Driver
+from pipelines.runner.exits import (
+    ExitStatus,
+    FatalProblem,
+    Interrupted,
+    LogFile,
+    StopRequest,
+    complain,
+    one_line,
+)
+from pipelines.runner.inputs import Source, locate, survey
+from pipelines.runner.ledger import MANIFEST_NAME, Ledger
+from pipelines.runner.local import LocalRunner, default_workers, resolve_device
+from pipelines.runner.lock import OutputLock
+from pipelines.runner.plan import OutputGuard, examine
+from pipelines.runner.progress import duration
+from pipelines.runner.recipe import Recipe
+from pipelines.runner.summary import RunFacts, Totals, add_up, write_summary
+from pipelines.runner.units import FileFailed, FileSkipped, Span, Task
+from pipelines.runner.worker import WORK_DIR_NAME, Workplace
+
+if TYPE_CHECKING:
+    from audiovae.audio import AudioInfo
+
+LOG_NAME: Final = "batch.log"
+_NAMED_AT_MOST: Final = 20
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOptions:
+    """What the command line says."""
+
+    input: str
+    recipe: Recipe
+    output_dir: Path | None = None
+    executor: Literal["auto", "local"] = "auto"
+    num_workers: int | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    overwrite: bool = False
+    allow_errors: bool = False
+    dry_run: bool = False
+
+
+def run_batch(options: BatchOptions) -> ExitStatus:
+    """Do a whole batch.
+
+    Raises:
+        UsageProblem: If the command line asks for something that cannot be.
+        FatalProblem: If the batch cannot go on; a rerun continues it.
+        Interrupted: If it was asked to stop; a rerun continues it.
+    """
+    source = locate(options.input)
+    output_dir = Path(os.path.abspath(options.output_dir or source.default_output))
+    found = survey(source, output_dir)
+    if options.dry_run:
+        ledger = Ledger(output_dir, found, options.recipe.key, same_root=True)
+        return _Batch(options, source, output_dir, ledger).rehearse()
+    with (
+        StopRequest() as stop,
+        OutputLock(output_dir, source.root) as lock,
+        LogFile(output_dir / LOG_NAME),
+    ):
+        same_root = lock.previous_root in ("", str(source.root))
+        ledger = Ledger(output_dir, found, options.recipe.key, same_root=same_root)
+        return _Batch(options, source, output_dir, ledger).run(stop)
+
+
+class _Batch:
+    """One batch: what its steps share."""
+
+    def __init__(
+        self, options: BatchOptions, source: Source, output_dir: Path, ledger: Ledger
+    ) -> None:
+        self._options = options
+        self._source = source
+        self._output_dir = output_dir
+        self._ledger = ledger
+        self._facts = RunFacts(executor="local")
+
+    def rehearse(self) -> ExitStatus:
+        """Say what `run` would do; write nothing."""
+        tasks, refused = self._plan(plan_spans=None)
+        counts = self._ledger.counts()
+        failed = [result for result in refused if isinstance(result, FileFailed)]
+        done, skipped = counts["ok"], counts["skipped"] + len(refused) - len(failed)
+        sys.stdout.write(
+            f"would do {len(tasks)} files ({duration(sum(t.seconds for t in tasks))} of audio); "
+            f"{done} are done, {skipped} skipped, {counts['error'] + len(failed)} refused\n"
+            f"outputs: {one_line(self._output_dir)}\n"
+        )
+        for task in tasks[:_NAMED_AT_MOST]:
+            outputs = ", ".join(path for _, path in self._options.recipe.outputs_for(task.path))
+            sys.stdout.write(f"  {one_line(task.path)} -> {one_line(outputs)}\n")
+        if len(tasks) > _NAMED_AT_MOST:
+            sys.stdout.write(f"  and {len(tasks) - _NAMED_AT_MOST} more\n")
+        for result in failed[:_NAMED_AT_MOST]:
+            complain(f"{result.path}: {result.reason}")
+        return ExitStatus.DONE
+
+    def run(self, stop: StopRequest) -> ExitStatus:
+        """Plan, work, and leave manifest, summary and report behind."""
+        shutil.rmtree(self._output_dir / WORK_DIR_NAME, ignore_errors=True)
+        with self._ledger:
+            tasks, refused = self._plan(_LazySpanPlanner())
+            self._ledger.record(refused)
+            if tasks:
+                self._work(tasks, stop)
+        shutil.rmtree(self._output_dir / WORK_DIR_NAME, ignore_errors=True)
+        if missing := self._ledger.missing():
+            self._explain_missing(missing, stopped=stop.requested)
+        changed = self._ledger.compact(self._still_there)
+        if not tasks:
+            self._say_nothing_to_do()
+        if changed or tasks:
+            self._conclude()
+        return self._status()
+
+    def _plan(
+        self, plan_spans: _LazySpanPlanner | None
+    ) -> tuple[list[Task], list[FileFailed | FileSkipped]]:
+        """Split what is pending into work and what is settled without any."""
+        options = self._options
+        guard = OutputGuard(
+            self._output_dir, options.recipe, options.overwrite, self._ledger.known_outputs
+        )
+        tasks: list[Task] = []
+        refused: list[FileFailed | FileSkipped] = []
+        for verdict in examine(self._ledger.pending(), self._source.root, guard, plan_spans):
+            if isinstance(verdict, Task):
+                tasks.append(verdict)
+            else:
+                refused.append(verdict)
+        return tasks, refused
+
+    def _work(self, tasks: Sequence[Task], stop: StopRequest) -> None:
+        recipe = self._options.recipe
+        device = resolve_device(self._options.device)
+        worker = Workplace(self._source.root, self._output_dir, recipe, device).open()
+        num_workers = self._options.num_workers or default_workers(device)
+        self._facts = RunFacts("local", device, num_workers, worker.model_name, worker.model_id)
+        with LocalRunner(worker, num_workers) as runner:
+            Driver(self._ledger, recipe, runner, self._facts, stop).run(tasks)
+
+    def _explain_missing(self, missing: Sequence[str], stopped: bool) -> None:
+        """Inputs have no row: somebody said stop, or else there is a fault in this program."""
+        if stopped:
+            raise Interrupted(
+                f"stopped with {len(missing)} files to do; run the same command again to continue"
+            )
+        raise FatalProblem(
+            f"expected a row in the manifest for every input, but {len(missing)} have none: "
+            f"{', '.join(missing[:_NAMED_AT_MOST])}; please report this and run the same "
+            "command again"
+        )
+
+    def _still_there(self, path: str) -> bool:
+        """Whether an input outside this plan still exists, so that its row is worth keeping."""
+        return os.path.lexists(self._source.root / path)
+
+    def _conclude(self) -> None:
+        """Write summary and report, and say where everything is."""
+        totals = add_up(self._ledger.rows())
+        root, recipe = self._source.root, self._options.recipe
+        write_summary(self._output_dir, root, recipe, _version(), totals, self._facts)
+        report = self._write_report(totals)
+        facts = self._facts
+        if facts.files:
+            sys.stdout.write(
+                f"done: {facts.files} files, {duration(facts.audio_seconds)} of audio in "
+                f"{duration(facts.wall_seconds)} ({facts.times_realtime:.1f}x realtime)\n"
+            )
+        sys.stdout.write(
+            f"in all: {totals.ok} ok, {totals.error} failed, {totals.skipped} skipped\n"
+            f"outputs: {one_line(self._output_dir)}\n"
+        )
+        if report is not None:
+            sys.stdout.write(f"report: {one_line(report)}\n")
+
+    def _write_report(self, totals: Totals) -> Path | None:
+        """A report that fails does not fail the batch, whose outputs are all in place."""
+        from pipelines.report import write_report
+
+        try:
+            return write_report(
+                self._output_dir,
+                self._source.title,
+                self._source.root,
+                self._options.recipe,
+                self._ledger.rows,
+                totals,
+                self._facts,
+            )
+        except Exception as error:
+            _logger.exception("report=failed")
+            complain(f"could not write the report ({error}); see {self._output_dir / LOG_NAME}")
+            return None
+
+    def _say_nothing_to_do(self) -> None:
+        counts = self._ledger.counts()
+        more = "".join(
+            f", {counts[status]} {word}"
+            for status, word in (("error", "failed"), ("skipped", "skipped"))
+            if counts[status]
+        )
+        sys.stdout.write(f"nothing to do: {counts['ok']} files are done{more}\n")
+
+    def _status(self) -> ExitStatus:
+        """Name the failed inputs on standard error; the manifest implies the exit status."""
+        failed = self._ledger.counts()["error"]
+        for row in islice(self._ledger.rows("error"), _NAMED_AT_MOST):
+            sys.stderr.write(f"failed: {one_line(row['path'])}: {row['error']}: {row['reason']}\n")
+        if failed > _NAMED_AT_MOST:
+            manifest = one_line(self._output_dir / MANIFEST_NAME)
+            sys.stderr.write(f"failed: and {failed - _NAMED_AT_MOST} more; see {manifest}\n")
+        if failed and not self._options.allow_errors:
+            return ExitStatus.FAILED_INPUTS
+        return ExitStatus.DONE
+
+
+class _LazySpanPlanner:
+    """`audiovae.transform.plan_spans`, imported (with torch) when the first file needs it."""
+
+    def __call__(self, info: AudioInfo) -> tuple[Span, ...]:
+        from audiovae.transform import plan_spans
+
+        return plan_spans(info)
+
+
+def _version() -> str:
+    try:
+        return importlib.metadata.version("audiovae")
+    except importlib.metadata.PackageNotFoundError:
+        return "unknown"

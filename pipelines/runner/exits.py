@@ -1,0 +1,192 @@
+"""How a command ends: exit statuses, signals, and the one place that configures logging."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from enum import IntEnum
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
+
+import typer
+
+from audiovae.errors import AudioVAEError
+
+GRACE_SECONDS = 20.0
+_LOGGERS = ("pipelines", "audiovae")
+# The base of what Typer raises for a wrong command line; its home differs between versions.
+_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+class ExitStatus(IntEnum):
+    """Exit statuses of every command (DESIGN 7)."""
+
+    DONE = 0
+    FATAL = 1
+    USAGE = 2
+    FAILED_INPUTS = 3
+    INTERRUPTED = 130
+
+
+class UsageProblem(AudioVAEError):
+    """The command line asks for something that cannot be; exit status 2."""
+
+
+class FatalProblem(AudioVAEError):
+    """The whole batch cannot go on; exit status 1."""
+
+
+class Interrupted(AudioVAEError):
+    """The user or the system asked the batch to stop; exit status 130."""
+
+
+def one_line(text: object) -> str:
+    """`text` on one printable line: control characters and undecodable bytes are escaped."""
+    joined = " ".join(str(text).split())
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+        for char in joined
+    )
+
+
+def complain(message: object) -> None:
+    """Write one line about a problem to standard error."""
+    sys.stderr.write(f"error: {one_line(message)}\n")
+    sys.stderr.flush()
+
+
+def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) -> ExitStatus | int:
+    """Run a Typer app and turn whatever ends it into an exit status and at most one line."""
+    try:
+        arguments = None if argv is None else list(argv)
+        status = app(args=arguments, prog_name=prog_name, standalone_mode=False)
+    except UsageProblem as problem:
+        complain(problem)
+        return ExitStatus.USAGE
+    except (Interrupted, KeyboardInterrupt, typer.Abort) as problem:
+        complain(str(problem) or "stopped; run the same command again to continue")
+        return ExitStatus.INTERRUPTED
+    except (AudioVAEError, OSError) as problem:
+        logging.getLogger(__name__).debug("fatal", exc_info=problem)
+        complain(problem)
+        return ExitStatus.FATAL
+    except _CommandLineError as problem:
+        explain = getattr(problem, "format_message", problem.__str__)
+        complain(f"{explain()}; see {prog_name} --help")
+        return ExitStatus.USAGE
+    return status if isinstance(status, int) else ExitStatus.DONE
+
+
+def end_process(status: int) -> NoReturn:
+    """Leave with `status`, even if a dropped unit still occupies a worker thread."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
+        os._exit(status)
+    sys.exit(status)
+
+
+class LogFile:
+    """Context in which both packages log to one file, and to nothing else.
+
+    Tracebacks go there only; a terminal sees one line a problem.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._handler: logging.Handler | None = None
+        self._before: dict[str, tuple[int, bool]] = {}
+
+    def __enter__(self) -> LogFile:
+        """Open the file for appending.
+
+        Raises:
+            FatalProblem: If it cannot be opened.
+        """
+        try:
+            handler = logging.FileHandler(self._path, encoding="utf-8", errors="backslashreplace")
+        except OSError as error:
+            raise FatalProblem(
+                f"expected a writable output directory, got '{error.strerror}' for {self._path}; "
+                "free it or choose another --output-dir"
+            ) from error
+        handler.setFormatter(
+            logging.Formatter("%(asctime)s level=%(levelname)s logger=%(name)s %(message)s")
+        )
+        for name in _LOGGERS:
+            logger = logging.getLogger(name)
+            self._before[name] = (logger.level, logger.propagate)
+            logger.setLevel(logging.INFO)
+            logger.propagate = False
+            logger.addHandler(handler)
+        self._handler = handler
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Put the loggers back as they were."""
+        assert self._handler is not None
+        for name, (level, propagate) in self._before.items():
+            logger = logging.getLogger(name)
+            logger.removeHandler(self._handler)
+            logger.setLevel(level)
+            logger.propagate = propagate
+        self._handler.close()
+
+
+class StopRequest:
+    """Context that turns SIGINT and SIGTERM into a request to stop.
+
+    The first signal asks: work in flight may finish for `GRACE_SECONDS`. The second one, or
+    the end of the grace, makes `expired` true: work in flight is then dropped. While no work is
+    in flight (`immediate`), a signal raises `Interrupted` at once instead.
+    """
+
+    def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
+        self.immediate = True
+        self._grace_seconds = grace_seconds
+        self._count = 0
+        self._first_at = 0.0
+        self._before: dict[int, Any] = {}
+
+    @property
+    def requested(self) -> bool:
+        """Whether somebody asked to stop."""
+        return self._count > 0
+
+    @property
+    def expired(self) -> bool:
+        """Whether work in flight should be dropped now."""
+        late = time.monotonic() - self._first_at > self._grace_seconds
+        return self._count > 1 or (self._count == 1 and late)
+
+    def __enter__(self) -> StopRequest:
+        """Install the handlers (a no-op outside the main thread, which gets no signals)."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._install(number, self._receive)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        """Put the former handlers back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _install(self, number: int, handler: Callable[[int, FrameType | None], None]) -> None:
+        try:
+            self._before[number] = signal.signal(number, handler)
+        except ValueError:
+            logging.getLogger(__name__).debug("signals=unavailable thread=not-main")
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self._count += 1
+        if self._count == 1:
+            self._first_at = time.monotonic()
+        if self.immediate:
+            raise Interrupted(f"stopped by {signal.Signals(number).name}")

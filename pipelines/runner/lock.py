@@ -1,0 +1,78 @@
+"""One run at a time on one output directory.
+
+The lock is the kernel's (`flock`), so it vanishes with its process, whatever killed it; the
+file stays, and remembers which input the directory belongs to.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from pathlib import Path
+from typing import Final
+
+from pipelines.runner.exits import FatalProblem
+
+LOCK_NAME: Final = ".audiovae.lock"
+
+
+class OutputLock:
+    """Context that owns an output directory, creating it if need be.
+
+    Attributes:
+        previous_root: Input directory of the run before this one, "" if there was none.
+    """
+
+    def __init__(self, output_dir: Path, root: Path) -> None:
+        self._path = output_dir / LOCK_NAME
+        self._root = root
+        self._descriptor: int | None = None
+        self.previous_root = ""
+
+    def __enter__(self) -> OutputLock:
+        """Take the lock.
+
+        Raises:
+            FatalProblem: If another run holds it, or the directory cannot be written to.
+        """
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
+            self._take(self._descriptor)
+        except OSError as error:
+            raise FatalProblem(
+                f"expected a writable output directory, got '{error.strerror}' for "
+                f"{self._path.parent}; choose another --output-dir"
+            ) from error
+        return self
+
+    def _take(self, descriptor: int) -> None:
+        holder = _read(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(descriptor)
+            who = f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"
+            raise FatalProblem(
+                f"expected to be the only run on {self._path.parent}, but {who} is writing there; "
+                "wait for it or choose another --output-dir"
+            ) from error
+        self.previous_root = str(holder.get("root", ""))
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "root": str(self._root)}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(facts).encode() + b"\n", 0)
+
+    def __exit__(self, *_: object) -> None:
+        """Give the lock back."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+
+
+def _read(descriptor: int) -> dict[str, object]:
+    try:
+        facts = json.loads(os.pread(descriptor, 65_536, 0))
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}

@@ -1,0 +1,127 @@
+"""What is done to every file: the products, their settings, and the identity of both.
+
+A product is one output file per input. To add one, add it to `PRODUCTS` and say in
+`work.Worker` how it is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final, Literal, get_args
+
+import audiovae.errors
+from pipelines.runner.exits import UsageProblem
+
+FileFormat = Literal["wav", "flac", "ogg"]
+
+_PRETRAINED: Final = Path(audiovae.errors.__file__).parent / "pretrained"
+_VOCODER: Final = "vocoder"
+_RECIPE_VERSION: Final = 1  # raise it when the same settings begin to mean other bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """One kind of output."""
+
+    name: str
+    suffix: str
+
+    def path_for(self, source: str, file_format: FileFormat) -> str:
+        """Path of the output below the output directory, for `source` below the input.
+
+        The whole source name stays, so `a.wav` and `a.flac` never share an output.
+        """
+        return source + self.suffix.format(format=file_format)
+
+
+PRODUCTS: Final = {
+    product.name: product for product in (Product("resynthesize", ".resynth.{format}"),)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """Everything the bytes of the outputs depend on, besides the input."""
+
+    products: tuple[str, ...]
+    checkpoint: str
+    weights: str
+    quality: int
+    seed: int
+    file_format: FileFormat
+
+    @property
+    def key(self) -> str:
+        """Short hash that changes whenever an output may change."""
+        facts = {name: value for name, value in asdict(self).items() if name != "checkpoint"}
+        text = json.dumps({"version": _RECIPE_VERSION, **facts}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def outputs_for(self, source: str) -> tuple[tuple[str, str], ...]:
+        """`(product, path below the output directory)` of every output of `source`."""
+        return tuple(
+            (name, PRODUCTS[name].path_for(source, self.file_format)) for name in self.products
+        )
+
+
+def parse_products(text: str) -> tuple[str, ...]:
+    """Read the value of `--do`, in the order of `PRODUCTS`.
+
+    Raises:
+        UsageProblem: If a name is unknown or none is given.
+    """
+    asked = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in asked if name not in PRODUCTS]
+    if unknown or not asked:
+        raise UsageProblem(
+            f"--do: expected {', '.join(PRODUCTS)}, got '{unknown[0] if unknown else text}'; "
+            "leave --do out to get everything"
+        )
+    return tuple(name for name in PRODUCTS if name in asked)
+
+
+def parse_format(text: str) -> FileFormat:
+    """Read the value of `--format`.
+
+    Raises:
+        UsageProblem: If it is not a format that can be written.
+    """
+    for known in get_args(FileFormat):
+        if text == known:
+            return known  # type: ignore[no-any-return]
+    raise UsageProblem(f"--format: expected {', '.join(get_args(FileFormat))}, got '{text}'")
+
+
+def weights_identity(checkpoint: str) -> str:
+    """Hash of the bytes of the model's files: cheap, and needs neither torch nor the model.
+
+    Raises:
+        UsageProblem: If there is no such checkpoint.
+    """
+    digest = hashlib.sha256()
+    for name in (checkpoint, _VOCODER):
+        path = _model_file(name)
+        try:
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+        except OSError as error:
+            raise UsageProblem(
+                f"--checkpoint {checkpoint}: expected a model file or one of "
+                f"{', '.join(_shipped_models())}, got '{error.strerror}' for {path}; "
+                "check the name or the path"
+            ) from error
+    return digest.hexdigest()[:16]
+
+
+def _model_file(checkpoint: str) -> Path:
+    shipped = _PRETRAINED / f"{checkpoint}.safetensors"
+    return shipped if os.sep not in checkpoint and shipped.is_file() else Path(checkpoint)
+
+
+def _shipped_models() -> list[str]:
+    names = {path.stem for path in _PRETRAINED.glob("*.safetensors")} - {_VOCODER}
+    return sorted(names) or ["(none is installed)"]

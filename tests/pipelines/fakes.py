@@ -1,0 +1,165 @@
+"""A transformer without sound: outputs are a function of the source's bytes and the settings.
+
+What a file asks for stands in its name: `bad` is refused by its content, `boom` raises, `long`
+has three spans, `slow` takes 0.3 s, `full` finds the disk full, `part-boom` fails in a span.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import time
+import wave
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from audiovae.errors import AudioVAEError, AudioWriteError, CorruptAudioError
+from pipelines.batch_transform import main
+from pipelines.runner.exits import end_process
+from pipelines.runner.worker import Worker, Workplace
+
+SLOW_SECONDS = 0.3
+TONE_RATE = 8_000
+
+
+@dataclass(frozen=True)
+class FakeFileReport:
+    seconds: float
+    sample_rate: int
+    num_channels: int
+    estimated_kbps: float
+    log_mel_l1_db: float
+    timings_seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class FakeSpanReport:
+    first: int
+    last: int
+
+
+def fake_plan_spans(info: Any) -> tuple[tuple[int, int], ...]:
+    """Three spans for anything longer than 20 s."""
+    return ((0, 2), (2, 4), (4, 5)) if info.duration_seconds > 20 else ((0, 1),)
+
+
+class FakeTransformer:
+    def __init__(self, quality: int = 5, seed: int = 0) -> None:
+        self.quality = quality
+        self.seed = seed
+        self.calls: list[list[str]] = []
+
+    def resynthesize_files(
+        self, jobs: Sequence[tuple[Path, Path]]
+    ) -> list[FakeFileReport | AudioVAEError]:
+        names = [source.name for source, _ in jobs]
+        self.calls.append(names)
+        if any("slow" in name for name in names):
+            time.sleep(SLOW_SECONDS)
+        if any("memory" in name for name in names):
+            raise MemoryError
+        if any("boom" in name for name in names):
+            raise ZeroDivisionError("a fault in the model")
+        return [self._one(source, destination) for source, destination in jobs]
+
+    def resynthesize_span(
+        self, source: Path, part: Path, first_chunk: int, last_chunk: int
+    ) -> FakeSpanReport:
+        if "part-boom" in source.name and first_chunk:
+            raise CorruptAudioError(f"{source.name}: broken at chunk {first_chunk}")
+        part.write_bytes(self._digest(source) + bytes([first_chunk, last_chunk]))
+        return FakeSpanReport(first_chunk, last_chunk)
+
+    def assemble(
+        self,
+        source: Path,
+        parts: Sequence[Path],
+        reports: Sequence[FakeSpanReport],
+        destination: Path,
+    ) -> FakeFileReport:
+        assert [(r.first, r.last) for r in reports] == [(0, 2), (2, 4), (4, 5)]
+        destination.write_bytes(b"".join(part.read_bytes() for part in parts))
+        return self._report()
+
+    def _one(self, source: Path, destination: Path) -> FakeFileReport | AudioVAEError:
+        if "bad" in source.name:
+            return CorruptAudioError(f"{source.name}: expected whole frames, got noise")
+        if "full" in source.name:
+            error = AudioWriteError(f"{destination}: cannot write")
+            error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+            return error
+        destination.write_bytes(self._digest(source))
+        return self._report()
+
+    def _digest(self, source: Path) -> bytes:
+        settings = f"{self.quality} {self.seed}".encode()
+        return hashlib.sha256(source.read_bytes() + settings).digest()
+
+    def _report(self) -> FakeFileReport:
+        return FakeFileReport(1.0, 44_100, 1, 2.8, 2.5, {"decode": 0.1, "vocode": 0.2})
+
+
+def fake_open(place: Workplace) -> Worker:
+    recipe = place.recipe
+    transformer: Any = FakeTransformer(recipe.quality, recipe.seed)
+    return Worker(place, transformer, "fake", "0123456789abcdef")
+
+
+def install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the fake in the place of the model, for commands run in this process."""
+    monkeypatch.setattr(Workplace, "open", fake_open)
+    monkeypatch.setattr(
+        "pipelines.runner.batch._LazySpanPlanner.__call__", lambda _, info: fake_plan_spans(info)
+    )
+    monkeypatch.setattr("pipelines.runner.batch.resolve_device", lambda asked: "cpu")
+    monkeypatch.setattr("pipelines.runner.recipe.weights_identity", lambda checkpoint: "w" * 16)
+
+
+def fake_report_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out the pictures: the fake's outputs are not audio."""
+    monkeypatch.setattr("pipelines.report._card", lambda row, *_: {"row": row, "bare": True})
+
+
+def write_tone(path: Path, seconds: float = 0.1, hz: float = 440.0) -> Path:
+    """A small mono wav file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = np.arange(round(seconds * TONE_RATE)) / TONE_RATE
+    samples = (np.sin(2 * np.pi * hz * times) * 12_000).astype("<i2")
+    with path.open("wb") as file, wave.open(file, "wb") as tone:
+        tone.setnchannels(1)
+        tone.setsampwidth(2)
+        tone.setframerate(TONE_RATE)
+        tone.writeframes(samples.tobytes())
+    return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every output file below a folder with its bytes (not the ledger and its company)."""
+    return {
+        os.fsdecode(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*.resynth.*"))
+    }
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    """The manifest."""
+    lines = (folder / "manifest.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    """Path to status, in the order of the manifest."""
+    return {row["path"]: row["status"] for row in rows(folder)}
+
+
+if __name__ == "__main__":
+    install(pytest.MonkeyPatch())
+    fake_report_pictures(pytest.MonkeyPatch())
+    end_process(main())

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.runner.exits import FatalProblem
+from pipelines.runner.lock import LOCK_NAME, OutputLock
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from pipelines.runner.lock import OutputLock
+with OutputLock(Path(sys.argv[1]), Path("/inputs")):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_second_run_is_told_who_holds_the_lock(tmp_path: Path) -> None:
+    with (
+        OutputLock(tmp_path / "out", tmp_path),
+        pytest.raises(FatalProblem, match=f"process {os.getpid()} on "),
+        OutputLock(tmp_path / "out", tmp_path),
+    ):
+        pass
+
+
+def test_lock_dies_with_its_process_and_remembers_the_root(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(FatalProblem, match=f"process {holder.pid} on "):
+            OutputLock(tmp_path, tmp_path).__enter__()
+        holder.kill()
+    with OutputLock(tmp_path, tmp_path) as lock:
+        assert lock.previous_root == "/inputs"
+
+
+def test_damaged_lock_file_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / LOCK_NAME).write_bytes(b"\xff not json")
+    with OutputLock(tmp_path, tmp_path) as lock:
+        assert lock.previous_root == ""
+    (tmp_path / LOCK_NAME).write_text("[1]")
+    with OutputLock(tmp_path, tmp_path) as lock:
+        assert lock.previous_root == ""
+
+
+def test_unwritable_place_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with (
+        pytest.raises(FatalProblem, match="expected a writable output directory"),
+        OutputLock(tmp_path / "file" / "out", tmp_path),
+    ):
+        pass
