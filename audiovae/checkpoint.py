@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from audiovae.config import ModelConfig, parse_config
@@ -88,9 +88,9 @@ class Checkpoint:
         if self.kind != "vae" or self.config.bottleneck.kind != "quantized":
             return None
         stored_table = _with_prefix(self.tensors, _TABLE_PREFIX)
-        if stored_table.keys() != {"frequencies", "offsets"}:  # written while still training
+        if not stored_table:  # written by a training run before files held the table
             return FrequencyTable.build(self.config.bottleneck)
-        return FrequencyTable.from_tensors(self.config.bottleneck, stored_table)
+        return FrequencyTable.from_tensors(stored_table)
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,8 @@ def _save(
     temporary = path.with_name(path.name + ".tmp")
     tensors = {name: stored(tensor) for name, tensor in network.state_dict().items()}
     tensors.update(table or {})
-    save_file(tensors, str(temporary), metadata=metadata)
+    # Through bytes: save_file() makes files that only their owner can read.
+    temporary.write_bytes(save(tensors, metadata=metadata))
     os.replace(temporary, path)
 
 

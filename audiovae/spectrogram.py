@@ -119,7 +119,8 @@ def log_mel_window(
 
 def log_mel_to_db(log_mel: Tensor) -> Tensor:
     """Natural log of magnitude to decibels (20 log10)."""
-    return log_mel * (20.0 / np.log(10.0))
+    decibels: Tensor = log_mel * (20.0 / np.log(10.0))
+    return decibels
 
 
 @lru_cache(maxsize=8)
@@ -127,7 +128,7 @@ def mel_filterbank(config: SpectrogramConfig) -> Tensor:
     """Slaney-normalised triangular filters on the Slaney scale, `[mel, bin]`."""
     from torchaudio.functional import melscale_fbanks
 
-    filters = melscale_fbanks(
+    filters: Tensor = melscale_fbanks(
         n_freqs=config.num_bins,
         f_min=config.min_hz,
         f_max=config.max_hz,
@@ -191,4 +192,5 @@ def _frames_to_log_mel(padded: Tensor, config: SpectrogramConfig) -> Tensor:
         bands = [magnitude[:, g.first_bin : g.last_bin] @ g.weights for g in groups]
         blocks.append(torch.cat(bands, dim=1)[:count])
     log_mel = torch.cat(blocks).clamp_(min=config.floor).log_()
-    return log_mel.unflatten(0, (padded.shape[0], -1)).transpose(1, 2).contiguous()
+    shape = (padded.shape[0], -1, config.num_mels)
+    return log_mel.reshape(shape).transpose(1, 2).contiguous()

@@ -83,4 +83,5 @@ def griffin_lim(
 @lru_cache(maxsize=4)
 def _inverse_filterbank(config: SpectrogramConfig) -> Tensor:
     """Pseudo-inverse of the mel filters, `[bin, mel]`."""
-    return torch.linalg.pinv(mel_filterbank(config).double()).float()
+    inverse: Tensor = torch.linalg.pinv(mel_filterbank(config).double()).float()
+    return inverse

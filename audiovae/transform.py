@@ -7,6 +7,7 @@ joined when all of them are there.
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +17,15 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from audiovae.audio import AudioInfo, AudioWriter, Clip, ResampledReader, StreamResampler, resample
+from audiovae.audio import (
+    AudioInfo,
+    AudioWriter,
+    Clip,
+    ResampledReader,
+    StreamResampler,
+    probe_audio,
+    resample,
+)
 from audiovae.checkpoint import Model
 from audiovae.chunks import num_chunks
 from audiovae.config import SpectrogramConfig
@@ -44,7 +53,8 @@ class TransformSettings:
 
     quality: int = DEFAULT_QUALITY
     seed: int = 0
-    format: Literal["wav", "flac", "ogg"] = "wav"
+    format: Literal["wav", "flac", "ogg"] | None = None
+    """None: by the destination's suffix."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +125,35 @@ def resynthesize(clip: Clip, model: Model, quality: int = DEFAULT_QUALITY) -> Cl
     sound = reconstructor.run([signal], Stopwatch())[0].sound
     sound = resample(sound, rate, clip.sample_rate)
     return Clip(sound[:, : clip.num_samples], clip.sample_rate, clip.bit_depth)
+
+
+def resynthesize_file(
+    source: Path,
+    destination: Path,
+    model: Model,
+    quality: int = DEFAULT_QUALITY,
+    device: str = "cpu",
+) -> FileReport:
+    """Resynthesise one file of any length in bounded memory; the format follows the suffix.
+
+    Raises:
+        AudioVAEError: If the source cannot be read or the destination not written.
+    """
+    settings = TransformSettings(quality=quality)
+    transformer = Transformer(model, settings, device)
+    spans = plan_spans(probe_audio(source))
+    if len(spans) == 1:
+        report = transformer.resynthesize_files([(source, destination)])[0]
+        if isinstance(report, AudioVAEError):
+            raise report
+        return report
+    with tempfile.TemporaryDirectory(dir=destination.parent, prefix=".audiovae_") as folder:
+        parts = [Path(folder) / f"{index:05d}" for index in range(len(spans))]
+        reports = [
+            transformer.resynthesize_span(source, part, first, last)
+            for part, (first, last) in zip(parts, spans, strict=True)
+        ]
+        return transformer.assemble(source, parts, reports, destination)
 
 
 class Transformer:

@@ -14,7 +14,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -30,6 +30,9 @@ REPORT_NAME: Final = "report.html"
 MAX_FILES: Final = 200
 MAX_ERRORS: Final = 500
 _SAMPLE_SEED: Final = 0
+if TYPE_CHECKING:
+    from pipelines.spectrogram_image import ImagePair
+
 _KILO: Final = 1000
 _BITS: Final = 8
 
@@ -156,28 +159,30 @@ def _scale() -> dict[str, Any]:
 
 
 def _card(row: Row, output_dir: Path, root: Path, selection: Selection) -> dict[str, Any]:
-    from pipelines.spectrogram_image import SHOWN_SECONDS, image_pair
-
     source, output = root / row["path"], output_dir / row["outputs"][0]["path"]
-    try:
-        images = image_pair(source, output)
-    except (AudioVAEError, OSError) as error:
-        _logger.warning("spectrogram=failed path=%r reason=%s", row["path"], error)
-        images = None
     folder, _, name = row["path"].rpartition("/")
     output_bytes = sum(output["size"] for output in row["outputs"])
     return {
         "row": row,
         "folder": folder,
         "name": name,
-        "images": images,
-        "cut": row["seconds"] > SHOWN_SECONDS,
+        "images": _picture(source, output),
         "source_url": relative_url(source, output_dir),
         "output_url": relative_url(output, output_dir),
         "source_kbps": row["size"] * _BITS / _KILO / row["seconds"] if row["seconds"] else None,
         "output_bytes": output_bytes,
         "is_worst": row["path"] in selection.worst,
     }
+
+
+def _picture(source: Path, output: Path) -> ImagePair | None:
+    from pipelines.spectrogram_image import image_pair
+
+    try:
+        return image_pair(source, output)
+    except (AudioVAEError, OSError, ValueError) as error:
+        _logger.warning("picture=failed path=%r reason=%s", str(source), error)
+        return None
 
 
 def _stages(facts: RunFacts) -> list[dict[str, Any]]:

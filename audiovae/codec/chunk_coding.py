@@ -19,7 +19,9 @@ from audiovae.chunks import STEP_FRAMES
 from audiovae.codec.coder import SymbolDecoder, SymbolEncoder
 from audiovae.codec.integers import ByteReader, pack_positions, unpack_positions
 from audiovae.codec.symbols import (
+    Floats,
     GroupSymbols,
+    Integers,
     Positions,
     prior_log_scale,
     quantise,
@@ -99,7 +101,7 @@ def decode_chunks(
         raise ShapeError(f"expected padded_frames of at least {longest}, got {padded_frames}")
     num_frames = torch.tensor([chunk.num_frames for chunk in coded], device=model.device)
     strides = _group_strides(model)
-    readers = [_RowReader(model, table, chunk, strides) for chunk in coded]
+    readers = [_RowReader(model, table, chunk) for chunk in coded]
 
     def choose(group: int, features: Tensor, prior: Tensor) -> Tensor:
         log_scale = prior_log_scale(bottleneck, prior)  # [batch, channel, step]
@@ -150,23 +152,22 @@ class _RowWriter:
 class _RowReader:
     """Reads the groups of one chunk; every failure names the chunk."""
 
-    def __init__(
-        self, model: Model, table: FrequencyTable, chunk: CodedChunk, strides: list[int]
-    ) -> None:
+    def __init__(self, model: Model, table: FrequencyTable, chunk: CodedChunk) -> None:
         self._table = table
         self._chunk = chunk
         self._frames_per_second = model.config.spectrogram.frames_per_second
         self._crc = 0
         self._start = 0
-        total = num_symbols(model, chunk.num_frames)
         reader = ByteReader(chunk.payload, "a chunk")
         try:
-            self._ties: Positions = np.array(unpack_positions(reader, total), dtype=np.int64)
+            ties = unpack_positions(reader, _num_symbols(model, chunk.num_frames))
         except BitstreamError as error:
             raise self._damage(str(error)) from None
+        self._ties: Positions = np.array(ties, dtype=np.int64)
         self._decoder = SymbolDecoder(table, reader.take(reader.remaining))
 
-    def read(self, log_scale: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Positions:
+    def read(self, log_scale: Floats) -> Integers:
+        """Residuals `[symbol]` of the next group, whose prior scales these are."""
         stop = self._start + len(log_scale)
         first, last = np.searchsorted(self._ties, [self._start, stop])
         ties = self._ties[first:last] - self._start
@@ -179,4 +180,53 @@ class _RowReader:
         return residuals
 
     def finish(self) -> None:
-        pass
+        """Compare the symbols with what the encoder coded."""
+        if self._crc != self._chunk.symbols_crc:
+            raise self._damage(
+                f"expected symbols with checksum {self._chunk.symbols_crc:08x}, got "
+                f"{self._crc:08x}; this device computes too differently from the encoder's: "
+                "decode on a CPU with an unmodified model"
+            )
+
+    def _damage(self, reason: str) -> DamagedChunkError:
+        start = self._chunk.index * STEP_FRAMES / self._frames_per_second
+        stop = start + self._chunk.num_frames / self._frames_per_second
+        return DamagedChunkError(reason, self._chunk.channel, self._chunk.index, start, stop)
+
+
+def _coding_parts(model: Model) -> tuple[Bottleneck, FrequencyTable]:
+    bottleneck, table = model.vae.bottleneck, model.frequency_table
+    if table is None or not isinstance(bottleneck, Bottleneck):
+        raise ModelMismatchError(
+            "expected a model with the quantized bottleneck to code with, got "
+            f"{model.config.name} with '{model.config.bottleneck.kind}'; choose another model"
+        )
+    return bottleneck, table
+
+
+def _group_strides(model: Model) -> list[int]:
+    """Mel frames behind one step of each group."""
+    strides = model.vae.level_strides()
+    return [strides[level] for level in model.vae.group_levels()]
+
+
+def _num_symbols(model: Model, num_frames: int) -> int:
+    """Residuals of one chunk, all groups together."""
+    coarse_to_fine = tuple(reversed(model.config.vae.levels))
+    channels = [coarse_to_fine[level].channels for level in model.vae.group_levels()]
+    steps = [-(-num_frames // stride) for stride in _group_strides(model)]
+    return sum(c * s for c, s in zip(channels, steps, strict=True))
+
+
+@contextmanager
+def _exact_float32() -> Iterator[None]:
+    """Keep float32 products whole: reduced-precision shortcuts move scales past the margin."""
+    precision = torch.get_float32_matmul_precision()
+    cudnn_tf32 = torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
+        torch.backends.cudnn.allow_tf32 = cudnn_tf32

@@ -2,10 +2,10 @@
 
 A latent is `prior mean + residual`, and the residual is whole: the encoder rounds, the decoder
 only adds, so a decoder whose mean is off in its last bits decodes the same residual. The prior
-scale picks a row of the frequency table, the nearest in the log domain. There two machines could
-disagree: where the scale lies within `TIE_MARGIN` of the boundary between two rows. The encoder
-finds these ties, always takes the upper row, and lists their positions; the decoder takes the row
-above its own side of the boundary there, and the nearest one everywhere else.
+scale picks a row of the frequency table. There two machines could disagree: where the scale lies
+on the boundary between two rows. The encoder finds these ties (within `TIE_MARGIN` in the log),
+takes the row above the boundary, and lists their positions; there the decoder takes the row above
+the boundary that is nearest to its own scale.
 """
 
 from __future__ import annotations
@@ -44,29 +44,25 @@ class GroupSymbols:
     ties: Positions
 
 
-def nearest_rows(table: FrequencyTable, log_scale: Floats) -> Integers:
-    """Row of the table nearest to each scale."""
-    nearest = np.floor(_row_position(table, log_scale) + 0.5)
-    return np.clip(nearest, 0, table.num_rows - 1).astype(np.int32)
+def rows_of(table: FrequencyTable, log_scale: Floats) -> Integers:
+    """Row of the table for each scale."""
+    return np.searchsorted(table.boundaries, log_scale, side="right").astype(np.int32)
 
 
 def rows_and_ties(
     table: FrequencyTable, log_scale: Floats, margin: float = TIE_MARGIN
 ) -> tuple[Integers, Positions]:
     """Encoder: the row of each scale `[symbol]`, and the ascending positions of ties."""
-    position = _row_position(table, log_scale)
-    below = np.floor(position)
-    distance = np.abs(position - below - 0.5) * table.log_step
-    is_tie = (distance < margin) & (below >= 0) & (below < table.num_rows - 1)
-    rows = np.where(is_tie, below + 1, nearest_rows(table, log_scale)).astype(np.int32)
+    above = _row_above_nearest_boundary(table, log_scale)
+    is_tie = np.abs(log_scale - table.boundaries[above - 1]) < margin
+    rows = np.where(is_tie, above, rows_of(table, log_scale)).astype(np.int32)
     return rows, np.flatnonzero(is_tie).astype(np.int64)
 
 
 def rows_at_ties(table: FrequencyTable, log_scale: Floats, ties: Positions) -> Integers:
     """Decoder: the row of each scale `[symbol]`, given the encoder's ties."""
-    rows = nearest_rows(table, log_scale)
-    above = np.floor(_row_position(table, log_scale[ties])) + 1
-    rows[ties] = np.clip(above, 0, table.num_rows - 1).astype(np.int32)
+    rows = rows_of(table, log_scale)
+    rows[ties] = _row_above_nearest_boundary(table, log_scale[ties])
     return rows
 
 
@@ -128,9 +124,9 @@ def symbols_crc(residuals: Integers, crc: int = 0) -> int:
     return zlib.crc32(residuals.astype("<i4").tobytes(), crc)
 
 
-def _row_position(table: FrequencyTable, log_scale: Floats) -> Floats:
-    """Scale in units of the table's rows; NaN (broken weights) becomes row 0."""
-    return np.nan_to_num((log_scale - table.min_log_scale) / table.log_step)
+def _row_above_nearest_boundary(table: FrequencyTable, log_scale: Floats) -> Integers:
+    halfway = (table.boundaries[1:] + table.boundaries[:-1]) / 2
+    return (np.searchsorted(halfway, log_scale, side="right") + 1).astype(np.int32)
 
 
 def _exact(values: Tensor) -> Floats:

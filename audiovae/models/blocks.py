@@ -59,7 +59,8 @@ class ConvNeXtBlock(nn.Module):
             scale, shift = self.film(context)[:, None].chunk(2, dim=-1)
             hidden = hidden * (1 + scale) + shift
         hidden = self.contract(self.activation(self.expand(hidden))) * self.residual_scale
-        return (features + hidden.transpose(1, 2)) * mask
+        result: Tensor = (features + hidden.transpose(1, 2)) * mask
+        return result
 
 
 class Downsample(nn.Module):
@@ -72,7 +73,8 @@ class Downsample(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """`[batch, channel, step]` to `[batch, channel, step / stride]`; mask of the result."""
-        return self.convolution(features) * mask
+        result: Tensor = self.convolution(features) * mask
+        return result
 
 
 class Upsample(nn.Module):

@@ -252,7 +252,7 @@ class HVAE(nn.Module):
         for block in self.head:
             features = block(features, mask, context)
         frame_mask = step_mask(num_frames, padded_frames, 1)
-        standardised = self.output(self.head_norm(features), frame_mask).float()
+        standardised: Tensor = self.output(self.head_norm(features), frame_mask).float()
         return standardised * self.mel_deviation[:, None] + self.mel_mean[:, None]
 
     def standardise(self, log_mel: Tensor) -> Tensor:

@@ -95,12 +95,9 @@ def framed_spectrum(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
     window = torch.hann_window(config.window_samples, periodic=True, device=waveform.device)
     frames = padded.unfold(1, config.window_samples, config.hop_samples) * window
     spectrum = torch.fft.rfft(frames).transpose(1, 2)
-    return spectrum * centre_signs(config.num_bins, waveform.device)[:, None]
-
-
-def centre_signs(num_bins: int, device: torch.device) -> Tensor:
-    """`[bin]` of +1 and -1: moves a spectrum's phase reference by half a window."""
-    return 1.0 - 2.0 * (torch.arange(num_bins, device=device) % 2)
+    signs = 1.0 - 2.0 * (torch.arange(config.num_bins, device=waveform.device) % 2)
+    centred: Tensor = spectrum * signs[:, None]
+    return centred
 
 
 def phase_losses(phase: Tensor, target: Tensor, magnitude: Tensor) -> Tensor:

@@ -14,9 +14,11 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from audiovae import audio
@@ -128,13 +130,16 @@ def load_waveforms(
     """
     paths = _audio_paths(directory)
 
-    def decode(path: Path) -> np.ndarray | None:
+    def decode(path: Path) -> NDArray[np.int16] | None:
         try:
             waveform = audio.read_audio(path, sample_rate=sample_rate).waveform.mean(axis=0)
         except AudioReadError as error:
             _LOG.warning("left out of training: %s", error)
             return None
-        return np.clip(np.round(waveform * _INT16_SCALE), -32768, 32767).astype(np.int16)
+        scaled: NDArray[np.int16] = np.clip(
+            np.round(waveform * _INT16_SCALE), -32768, 32767
+        ).astype(np.int16)
+        return scaled
 
     clips, names = [], []
     with ThreadPoolExecutor(workers) as pool:
@@ -214,7 +219,8 @@ def augment_log_mel(
     start = uniform(0, frames)
     stop = start + uniform(4, frames / 2)
     silent = happens(0.06) & (position >= start) & (position < stop)
-    return changed.masked_fill(silent, config.log_floor).clamp(min=config.log_floor)
+    changed = changed.masked_fill(silent, config.log_floor)
+    return changed.clamp(min=config.log_floor)
 
 
 def augment_waveform(waveform: Tensor, sample_rate: int, generator: torch.Generator) -> Tensor:
@@ -266,7 +272,7 @@ def _audio_paths(directory: Path) -> list[Path]:
     return paths
 
 
-def _corpus_of(clips: list[np.ndarray], names: list[str]) -> Corpus:
+def _corpus_of(clips: list[NDArray[Any]], names: list[str]) -> Corpus:
     lengths = torch.tensor([len(clip) for clip in clips], dtype=torch.long)
     starts = torch.cumsum(lengths, 0) - lengths
     return Corpus(torch.from_numpy(np.concatenate(clips)), starts, lengths, tuple(names))

@@ -191,8 +191,8 @@ class _Run:
     def _average(self, name: str) -> None:
         """Exponential moving average of the weights, its window growing with the run."""
         decay = min(self.config.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
-        source = list(self.task.networks[name].parameters())
-        target = list(self.averages[name].parameters())
+        source: list[Tensor] = list(self.task.networks[name].parameters())
+        target: list[Tensor] = list(self.averages[name].parameters())
         torch._foreach_lerp_(target, source, 1.0 - decay)
         for kept, current in zip(
             self.averages[name].buffers(), self.task.networks[name].buffers(), strict=True

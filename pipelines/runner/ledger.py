@@ -100,7 +100,8 @@ class Ledger:
     def __enter__(self) -> Ledger:
         """Open the manifest for appending, after its last whole line."""
         self._file = io.FileIO(self._path, "ab")  # unbuffered: what is written is written
-        self._file.truncate(self._end)
+        if self._file.tell() > self._end:
+            self._file.truncate(self._end)
         return self
 
     def __exit__(

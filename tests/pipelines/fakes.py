@@ -1,7 +1,7 @@
 """A transformer without sound: outputs are a function of the source's bytes and the settings.
 
-What a file asks for stands in its name: `bad` is refused by its content, `boom` raises, `long`
-has three spans, `slow` takes 0.3 s, `full` finds the disk full, `part-boom` fails in a span.
+What a file asks for stands in its name: `bad` is refused by its content, `boom` raises, `slow`
+takes 0.25 s, `stuck` takes a minute, `full` finds the disk full, `part-boom` fails in a span.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ from pipelines.batch_transform import main
 from pipelines.runner.exits import end_process
 from pipelines.runner.worker import Worker, Workplace
 
-SLOW_SECONDS = 0.3
+SLOW_SECONDS = 0.25
+STUCK_SECONDS = 60.0
+_NO_SCALE = {"colours": ("#000000", "#ffffff"), "range_db": 80.0, "ticks": ()}
 TONE_RATE = 8_000
 
 
@@ -63,6 +65,8 @@ class FakeTransformer:
         self.calls.append(names)
         if any("slow" in name for name in names):
             time.sleep(SLOW_SECONDS)
+        if any("stuck" in name for name in names):
+            time.sleep(STUCK_SECONDS)
         if any("memory" in name for name in names):
             raise MemoryError
         if any("boom" in name for name in names):
@@ -120,11 +124,9 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr("pipelines.runner.batch.resolve_device", lambda asked: "cpu")
     monkeypatch.setattr("pipelines.runner.recipe.weights_identity", lambda checkpoint: "w" * 16)
-
-
-def fake_report_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave out the pictures: the fake's outputs are not audio."""
-    monkeypatch.setattr("pipelines.report._card", lambda row, *_: {"row": row, "bare": True})
+    # The fake's outputs are not audio, and pictures need torch: test_report.py looks at them.
+    monkeypatch.setattr("pipelines.report._picture", lambda source, output: None)
+    monkeypatch.setattr("pipelines.report._scale", lambda: _NO_SCALE)
 
 
 def write_tone(path: Path, seconds: float = 0.1, hz: float = 440.0) -> Path:
@@ -161,5 +163,4 @@ def statuses(folder: Path) -> dict[str, str]:
 
 if __name__ == "__main__":
     install(pytest.MonkeyPatch())
-    fake_report_pictures(pytest.MonkeyPatch())
     end_process(main())

@@ -74,7 +74,7 @@ def test_a_long_file_is_assembled_once_its_parts_exist() -> None:
         assert agenda.settle(Outcome(part, (PartDone("long", part.index, report),))) == []
     assembly = agenda.next_unit()
     assert isinstance(assembly, Assembly)
-    assert assembly.reports == (0, 1, 2)
+    assert list(assembly.reports) == [0, 1, 2]
     done = FileDone("long", (), REPORT)
     assert agenda.settle(Outcome(assembly, (done,))) == [done]
     assert agenda.next_unit() is None

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import struct
 import uuid
 from pathlib import Path
-from typing import BinaryIO, Literal, Protocol, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import soundfile
-from numpy.typing import NDArray
 
-from audiovae.audio_types import (
+from audiovae.audio.sinks import Sink, SoundfileSink, WavSink
+from audiovae.audio.values import (
     MAX_CHANNELS,
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
@@ -25,10 +24,7 @@ from audiovae.errors import AudioWriteError, ShapeError
 
 AudioFormat: TypeAlias = Literal["wav", "flac", "ogg"]
 
-WAV_MAX_BYTES = 2**32 - 1
-_VORBIS_PIECE = 4_096  # one sf.write of 60 s of Vorbis crashes
-_PIECE = 65_536
-_VORBIS_COMPRESSION = 0.3  # quality 7, about 224 kbps at 44.1 kHz stereo
+_VORBIS_SURROUND = 6
 _SUFFIXES: dict[str, AudioFormat] = {
     ".wav": "wav", ".wave": "wav", ".rf64": "wav", ".flac": "flac", ".ogg": "ogg", ".oga": "ogg",
 }  # fmt: skip
@@ -38,11 +34,6 @@ _LIMITS: dict[AudioFormat, tuple[int, int]] = {
     "flac": (655_350, 8),
     "ogg": (200_000, MAX_CHANNELS),
 }
-
-
-class _Body(Protocol):
-    def write(self, block: Waveform) -> None: ...
-    def close(self) -> None: ...
 
 
 class AudioWriter:
@@ -81,9 +72,9 @@ class AudioWriter:
         bits = 24 if bit_depth > 16 else 16
         try:
             if self.format == "wav":
-                self._body: _Body = _WavBody(self._temporary, sample_rate, num_channels, bits)
+                self._sink: Sink = WavSink(self._temporary, sample_rate, num_channels, bits)
             else:
-                self._body = _SoundfileBody(
+                self._sink = SoundfileSink(
                     self._temporary, self.format, sample_rate, num_channels, bits
                 )
         except (OSError, soundfile.LibsndfileError) as error:
@@ -123,7 +114,7 @@ class AudioWriter:
                 )
             )
         try:
-            self._body.write(block)
+            self._sink.write(block)
         except (OSError, soundfile.LibsndfileError) as error:
             raise self._failed(error) from error
         self.num_samples += block.shape[1]
@@ -131,7 +122,7 @@ class AudioWriter:
     def close(self) -> None:
         """Finish the file and give it its name."""
         try:
-            self._body.close()
+            self._sink.close()
             os.replace(self._temporary, self.path)
         except (OSError, soundfile.LibsndfileError) as error:
             self._temporary.unlink(missing_ok=True)
@@ -140,7 +131,7 @@ class AudioWriter:
     def discard(self) -> None:
         """Remove what was written; the final name is left as it was."""
         try:
-            self._body.close()
+            self._sink.close()
         except (OSError, soundfile.LibsndfileError):
             pass  # the file is removed anyway
         self._temporary.unlink(missing_ok=True)
@@ -208,6 +199,15 @@ def _format_of(path: Path) -> AudioFormat:
 
 def _check_limits(path: Path, format: AudioFormat, sample_rate: int, num_channels: int) -> None:
     max_rate, max_channels = _LIMITS[format]
+    if format == "ogg" and num_channels == _VORBIS_SURROUND:
+        raise AudioWriteError(
+            message(
+                path,
+                "for ogg any number of channels but 6",
+                "6, of which Vorbis makes the last a bass channel without highs",
+                "write wav or flac instead",
+            )
+        )
     if not (MIN_SAMPLE_RATE <= sample_rate <= max_rate and 1 <= num_channels <= max_channels):
         raise AudioWriteError(
             message(
@@ -217,91 +217,3 @@ def _check_limits(path: Path, format: AudioFormat, sample_rate: int, num_channel
                 "write wav instead" if format != "wav" else "resample or split the channels",
             )
         )
-
-
-def _to_integers(block: Waveform, bits: int) -> NDArray[np.int32]:
-    """Scale so that what was read from integers comes back as the same integers.
-
-    libsndfile scales by 2^(bits-1) - 1 on writing and 2^(bits-1) on reading, which does not.
-    """
-    full = 2.0 ** (bits - 1)
-    scaled = np.rint(block.T.astype(np.float64) * full)
-    return np.clip(scaled, -full, full - 1).astype(np.int32)  # [sample, channel]
-
-
-class _SoundfileBody:
-    """FLAC and Vorbis, by libsndfile, in pieces."""
-
-    def __init__(self, path: Path, format: str, rate: int, channels: int, bits: int) -> None:
-        self._bits = 0 if format == "ogg" else bits
-        options = {"compression_level": _VORBIS_COMPRESSION} if format == "ogg" else {}
-        self._file = soundfile.SoundFile(
-            os.path.abspath(path),
-            "w",
-            rate,
-            channels,
-            "VORBIS" if format == "ogg" else f"PCM_{bits}",
-            format=format.upper(),
-            **options,
-        )
-
-    def write(self, block: Waveform) -> None:
-        size = _PIECE if self._bits else _VORBIS_PIECE
-        for at in range(0, block.shape[1], size):
-            piece = block[:, at : at + size]
-            if self._bits:
-                self._file.write(_to_integers(piece, self._bits) << (32 - self._bits))
-            else:
-                self._file.write(np.ascontiguousarray(piece.T, np.float32))
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class _WavBody:
-    """WAV, with room reserved to become RF64 when it passes 4 GiB (EBU Tech 3306)."""
-
-    def __init__(self, path: Path, rate: int, channels: int, bits: int) -> None:
-        self._bits, self._channels, self._rate = bits, channels, rate
-        self._file: BinaryIO = open(path, "wb")
-        self._data_bytes = 0
-        self._file.write(self._header())
-
-    def _header(self) -> bytes:
-        align = self._channels * self._bits // 8
-        basic = (self._channels, self._rate, min(self._rate * align, 2**32 - 1), align, self._bits)
-        if self._channels > 2:
-            guid = b"\x01\x00\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
-            fmt = struct.pack("<HHIIHHHHI", 0xFFFE, *basic, 22, self._bits, 0) + guid
-        else:
-            fmt = struct.pack("<HHIIHH", 1, *basic)
-        rest = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data"
-        total = 4 + 36 + len(rest) + 4 + self._data_bytes + (self._data_bytes & 1)
-        if total + 8 <= WAV_MAX_BYTES:
-            head = b"RIFF" + struct.pack("<I", total) + b"WAVE" + b"JUNK" + struct.pack("<I", 28)
-            return head + bytes(28) + rest + struct.pack("<I", self._data_bytes)
-        sizes = struct.pack("<QQQI", total, self._data_bytes, self._data_bytes // align, 0)
-        head = b"RF64\xff\xff\xff\xffWAVEds64" + struct.pack("<I", 28) + sizes
-        return head + rest + b"\xff\xff\xff\xff"
-
-    def write(self, block: Waveform) -> None:
-        for at in range(0, block.shape[1], _PIECE):
-            integers = _to_integers(block[:, at : at + _PIECE], self._bits)
-            if self._bits == 16:
-                data = integers.astype("<i2").tobytes()
-            else:
-                words = np.ascontiguousarray(integers, "<i4").view(np.uint8)
-                data = words.reshape(-1, 4)[:, :3].tobytes()
-            self._file.write(data)
-            self._data_bytes += len(data)
-
-    def close(self) -> None:
-        if self._file.closed:
-            return
-        try:
-            if self._data_bytes & 1:
-                self._file.write(b"\0")
-            self._file.seek(0)
-            self._file.write(self._header())
-        finally:
-            self._file.close()

@@ -1,16 +1,16 @@
-"""Audio files in and out: the public face of the `audio_*` modules.
+"""Audio files in and out: the public face of the package.
 
-Only these modules open or write audio. Waveforms are numpy float32 `[channel, sample]`,
+Only this package opens or writes audio. Waveforms are numpy float32 `[channel, sample]`,
 nominally in [-1, 1]; clipping, DC and values beyond 1 in float files pass through untouched.
 """
 
 from __future__ import annotations
 
-from audiovae.audio_formats import claims_to_be_audio
-from audiovae.audio_reader import AudioReader, is_audio_by_content, probe_audio
-from audiovae.audio_resample import ResampledReader, StreamResampler, resample
-from audiovae.audio_types import AudioInfo, AudioPath, Clip, Waveform, message
-from audiovae.audio_writer import AudioFormat, AudioWriter, write_audio
+from audiovae.audio.formats import claims_to_be_audio
+from audiovae.audio.reader import AudioReader, is_audio_by_content, probe_audio
+from audiovae.audio.resample import ResampledReader, StreamResampler, resample
+from audiovae.audio.values import AudioInfo, AudioPath, Clip, Waveform, message
+from audiovae.audio.writer import AudioFormat, AudioWriter, write_audio
 from audiovae.errors import EmptyAudioError
 
 __all__ = [

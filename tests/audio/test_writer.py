@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from audiovae import audio_writer
-from audiovae.audio import AudioWriter, Clip, probe_audio, read_audio, write_audio
+from audiovae.audio import AudioWriter, Clip, probe_audio, read_audio, sinks, write_audio
 from audiovae.errors import AudioWriteError, ShapeError
-from tests.test_audio_files import LOSSY_TOLERANCE, sound
+from tests.audio.test_files import LOSSY_TOLERANCE, sound
 
 
 @pytest.mark.parametrize(
@@ -30,6 +29,7 @@ def test_round_trip(
     suffix: str, bit_depth: int, encoding: str, channels: int, tmp_path: Path
 ) -> None:
     path = tmp_path / ("a" + suffix)
+    channels = 5 if (suffix, channels) == (".ogg", 6) else channels
     waveform = sound(1.1, 44_100, channels)
     write_audio(path, Clip(waveform, 44_100, bit_depth))
     info = probe_audio(path)
@@ -61,7 +61,7 @@ def test_clips_to_full_scale(tmp_path: Path) -> None:
 
 
 def test_wav_becomes_rf64_beyond_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_writer, "WAV_MAX_BYTES", 10_000)
+    monkeypatch.setattr(sinks, "WAV_MAX_BYTES", 10_000)
     waveform = sound(1, 8_000, 3)
     path = tmp_path / "big.wav"
     with AudioWriter(path, sample_rate=8_000, num_channels=3, bit_depth=24) as writer:
@@ -76,21 +76,23 @@ def test_wav_becomes_rf64_beyond_its_limit(tmp_path: Path, monkeypatch: pytest.M
 
 def test_long_vorbis_in_one_block(tmp_path: Path) -> None:
     path = tmp_path / "long.ogg"
-    write_audio(path, sound(65, 44_100, 2), 44_100)
-    assert probe_audio(path).num_samples == 65 * 44_100
+    write_audio(path, sound(65, 22_050, 1), 22_050)
+    assert probe_audio(path).num_samples == 65 * 22_050
 
 
 @pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
 def test_failure_leaves_nothing_and_the_old_file(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / ("a" + suffix)
     path.write_bytes(b"old")
-    with (
-        pytest.raises(RuntimeError),
-        AudioWriter(path, sample_rate=8_000, num_channels=1) as writer,
-    ):
-        writer.write(sound(1, 8_000, 1))
-        assert path.read_bytes() == b"old"
-        raise RuntimeError
+
+    def fail_half_way() -> None:
+        with AudioWriter(path, sample_rate=8_000, num_channels=1) as writer:
+            writer.write(sound(1, 8_000, 1))
+            assert path.read_bytes() == b"old"
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_bytes() == b"old"
     assert os.listdir(tmp_path) == [path.name]
     write_audio(path, sound(1, 8_000, 1), 8_000)
@@ -109,7 +111,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(audio_writer._WavBody, "write", full)
+    monkeypatch.setattr(sinks.WavSink, "write", full)
     with pytest.raises(AudioWriteError, match="No space left"):
         write_audio(tmp_path / "a.wav", sound(1, 8_000, 1), 8_000)
     assert os.listdir(tmp_path) == []
@@ -121,6 +123,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("a.flac", 768_000, 1, "write wav instead"),
         ("a.flac", 44_100, 9, "write wav instead"),
         ("a.ogg", 384_000, 1, "write wav instead"),
+        ("a.ogg", 44_100, 6, "write wav or flac instead"),
         ("a.wav", 44_100, 33, "split"),
         ("a.wav", 500, 1, "resample"),
         ("a.mp3", 44_100, 1, "format="),

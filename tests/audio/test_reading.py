@@ -15,10 +15,16 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audiovae import audio_pyav, audio_soundfile
-from audiovae.audio import AudioReader, AudioWriter, probe_audio, read_audio
+from audiovae.audio import (
+    AudioReader,
+    AudioWriter,
+    probe_audio,
+    read_audio,
+    via_pyav,
+    via_soundfile,
+)
 from audiovae.errors import EmptyAudioError
-from tests.test_audio_files import (
+from tests.audio.test_files import (
     ALL_KINDS,
     LOSSY_TOLERANCE,
     PYAV_KINDS,
@@ -52,23 +58,22 @@ def test_lossy_kinds_return_it_in_place(kind: str, tmp_path: Path) -> None:
     num = waveform.shape[1]
     # Kinds that store no encoder delay start late by one, as every decoder of FFmpeg has it.
     delays = {"aac": 1024, "ts": 1024, "ac3": 256, "eac3": 256, "mp2": 481, "mp3_in_wav": 1105}
-    # FFmpeg's own WMA encoder starts 2048 samples late.
     delay = delays.get(kind, 0)
-    if kind == "wma":
-        delay = int(np.argmax(np.correlate(decoded[0, :12_000], waveform[0, :6_000], "valid")))
+    if kind == "wma":  # its encoder in FFmpeg loses the first frame
+        waveform = waveform[:, 2_048:]
     got = decoded[:, delay : delay + num]
     middle = slice(4_000, min(num, got.shape[1]) - 4_000)
     assert np.abs(got[:, middle] - waveform[:, middle]).max() < LOSSY_TOLERANCE
     error = np.sqrt(np.mean((got[:, middle] - waveform[:, middle]) ** 2))
-    assert error < 0.3 * np.sqrt(np.mean(waveform**2))
+    assert error < (0.5 if kind == "wav_gsm" else 0.3) * np.sqrt(np.mean(waveform**2))
 
 
 @pytest.mark.parametrize("kind", ALL_KINDS)
 def test_any_range_equals_the_slice_of_the_whole(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(audio_pyav, "SEGMENT_SECONDS", 1)
-    monkeypatch.setattr(audio_soundfile, "SEGMENT_SECONDS", 1)
+    monkeypatch.setattr(via_pyav, "SEGMENT_SECONDS", 1)
+    monkeypatch.setattr(via_soundfile, "SEGMENT_SECONDS", 1)
     path, _ = make(kind, tmp_path, seconds=4.3)
     expected = whole(path)
     total = expected.shape[1]
@@ -311,7 +316,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 
 
 def test_import_leaves_ffmpeg_and_torch_unloaded() -> None:
-    script = "import sys, audiovae.audio; sys.exit(any(m in sys.modules for m in ('av', 'torch', 'ray')))"
+    script = "import sys, audiovae.audio; sys.exit(bool({'av', 'torch', 'ray'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", script], check=True)
 
 

@@ -11,9 +11,9 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from audiovae.audio_formats import mpeg_frame
-from audiovae.audio_ogg import check_last_page
-from audiovae.audio_types import CUT_SHORT_REMEDY, AudioPath, message
+from audiovae.audio.formats import mpeg_frame
+from audiovae.audio.ogg import check_last_page
+from audiovae.audio.values import CUT_SHORT_REMEDY, AudioPath, message
 from audiovae.errors import TruncatedAudioError
 
 _MAX_CHUNKS = 100_000
@@ -25,11 +25,13 @@ class HeaderFacts:
     """What the check learnt that a reader needs.
 
     Attributes:
+        start: Where the container begins, after ID3 tags; only set if that is not 0.
         zero_size_at: Offset of the size field of a streamed WAV that says 0; None otherwise.
         mpeg_length_known: An MPEG stream counts its frames and the count agrees with the file.
         last_page_granules: Length of the last Ogg page; 0 if unknown.
     """
 
+    start: int = 0
     zero_size_at: int | None = None
     mpeg_length_known: bool = False
     last_page_granules: int = 0
@@ -41,7 +43,7 @@ def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) 
     Args:
         path: For the error message.
         file: The open file.
-        container: As `audio_formats.sniff` names it.
+        container: As `formats.sniff` names it.
         start: Where the container begins.
 
     Returns:
@@ -71,7 +73,7 @@ def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) 
             check.mp4()
         case "matroska":
             check.matroska()
-    return HeaderFacts()
+    return HeaderFacts(start=start)
 
 
 @dataclass
@@ -82,6 +84,8 @@ class _Check:
     size: int
 
     def _at(self, offset: int, count: int) -> bytes:
+        if not 0 <= offset <= self.size:
+            return b""  # a lying size led outside the file
         self.file.seek(offset)
         return self.file.read(count)
 
@@ -206,8 +210,8 @@ class _Check:
                 size = struct.unpack(">Q", head[8:])[0]
             if size == 0:
                 size = self.size - at
-            if size < 8 or (not name.isalnum() and name.strip() != name):
-                break
+            if size < 8 or not all(32 <= byte < 127 or byte == 0xA9 for byte in name):
+                break  # bytes after the last box
             self._need(at + size, f"the {name.decode('latin-1')} box")
             names.add(name)
             at += size

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from audiovae.audio_types import AudioPath
+from audiovae.audio.values import AudioPath
 
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .spx .mp3 .mp2 .mpga .aif .aiff .aifc"
@@ -30,6 +30,8 @@ FFMPEG_FORMATS = {
     "flv": "flv", "mpegts": "mpegts", "wavpack": "wv", "tta": "tta", "ape": "ape",
     "amr": "amr", "tak": "tak", "mpc": "mpc", "mpc8": "mpc8", "dsf": "dsf",
 }  # fmt: skip
+# Of those, the ones that may hold a codec only FFmpeg knows.
+OPEN_CONTAINERS = frozenset({"wav", "w64", "aiff", "caf", "au"})
 # These can hold video alone, so recognising them takes a look at their streams.
 STREAM_CONTAINERS = frozenset({"mp4", "matroska", "asf", "flv", "mpegts"})
 

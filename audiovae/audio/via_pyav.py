@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from audiovae.audio_ffmpeg import (
+from audiovae.audio.ffmpeg import (
     Timeline,
     audio_stream,
     damage_at,
@@ -24,7 +24,7 @@ from audiovae.audio_ffmpeg import (
     scan_timeline,
     to_waveform,
 )
-from audiovae.audio_types import MAX_CHANNELS, AudioInfo, AudioPath, Waveform, message
+from audiovae.audio.values import MAX_CHANNELS, AudioInfo, AudioPath, Waveform, message
 from audiovae.errors import (
     CorruptAudioError,
     EmptyAudioError,
@@ -46,6 +46,8 @@ _FORGETFUL = ("mp3", *_LOSSLESS)
 # FFmpeg's time stamps in Ogg wander between pages and differ after a seek.
 _NO_SEEKING = frozenset({"ogg"})
 _EXACT_CLOCKS = frozenset({"mp4", "mp3", "mp2", "aac", "wavpack", "tta"})
+# Lossless files that state their length and begin at 0.
+_COUNTED = frozenset({"wavpack", "tta"})
 _DEPTHS = {"u8": 8, "s16": 16, "s32": 32, "s64": 64, "flt": 32, "dbl": 64}
 
 
@@ -54,7 +56,7 @@ class PyAVSource:
 
     Args:
         path: An existing regular file.
-        container: As `audio_formats.sniff` names it.
+        container: As `formats.sniff` names it.
         length_known: The header's length was checked against the file (MPEG with Xing).
 
     Raises:
@@ -103,6 +105,8 @@ class PyAVSource:
         self.close()
         self._file = open_container(self._path, self._container)
         self._stream = audio_stream(self._path, self._file)
+        if self._container in _COUNTED:
+            self._stream.codec_context.options = {"err_detect": "crccheck+explode"}
 
     def _first_frame(self) -> av.AudioFrame:
         frame: av.AudioFrame
@@ -140,6 +144,8 @@ class PyAVSource:
             if length_known and length:
                 return Timeline(int(length) // ticks, first, ticks, none, none)
             end = self._end_by_tail(first, ticks)
+            if self._container in _COUNTED and (first or (length and length // ticks != end)):
+                raise self._corrupt("samples missing")
             if end is not None:
                 return Timeline(end, first, ticks, none, none)
         stat = os.stat(self._path)

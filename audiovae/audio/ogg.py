@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from typing import BinaryIO
 
-from audiovae.audio_types import CUT_SHORT_REMEDY, AudioPath, message
+from audiovae.audio.values import CUT_SHORT_REMEDY, AudioPath, message
 from audiovae.errors import (
     AudioReadError,
     CorruptAudioError,

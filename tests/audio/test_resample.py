@@ -17,7 +17,7 @@ from audiovae.audio import (
     write_audio,
 )
 from audiovae.errors import ConfigError, ShapeError
-from tests.test_audio_files import make, sound
+from tests.audio.test_files import make, sound
 
 SOXR_TOLERANCE = 1e-6
 ALIAS_DB = -100.0

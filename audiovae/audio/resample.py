@@ -15,8 +15,8 @@ from math import gcd
 import numpy as np
 import soxr
 
-from audiovae.audio_reader import AudioReader
-from audiovae.audio_types import (
+from audiovae.audio.reader import AudioReader
+from audiovae.audio.values import (
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
     AudioInfo,
@@ -155,6 +155,7 @@ class ResampledReader:
         Returns:
             `[channel, stop - start]`, float32.
         """
+        start, stop = int(start), int(stop)
         first, last = max(0, start), min(stop, self.num_samples)
         out = np.zeros((self.info.num_channels, max(0, stop - start)), np.float32)
         if self.info.sample_rate == self.sample_rate:

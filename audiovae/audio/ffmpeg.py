@@ -1,4 +1,4 @@
-"""FFmpeg (PyAV) underneath `audio_pyav`: opening, decoding, and placing frames in time.
+"""FFmpeg (PyAV) underneath `via_pyav`: opening, decoding, and placing frames in time.
 
 FFmpeg is told which demuxer to use and may open plain files only, so no playlist,
 script or address inside a file is ever followed.
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from audiovae.audio_formats import FFMPEG_FORMATS
-from audiovae.audio_types import AudioPath, Waveform, message
+from audiovae.audio.formats import FFMPEG_FORMATS
+from audiovae.audio.values import AudioPath, Waveform, message
 from audiovae.errors import AudioReadError, CorruptAudioError, NotAudioError
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def open_container(path: AudioPath, container: str) -> InputContainer:
 
     Args:
         path: An existing regular file.
-        container: As `audio_formats.sniff` names it.
+        container: As `formats.sniff` names it.
 
     Returns:
         The open container; the caller closes it.
@@ -110,7 +110,7 @@ def has_audio_stream(path: AudioPath, container: str) -> bool:
 
     Args:
         path: An existing regular file.
-        container: As `audio_formats.sniff` names it.
+        container: As `formats.sniff` names it.
 
     Returns:
         True if FFmpeg lists an audio stream.
@@ -164,6 +164,8 @@ def decoded_frames(
         try:
             frames = next(packets).decode()
         except (StopIteration, av.error.EOFError):
+            if reason is not None and not started:
+                break
             return
         except av.error.FFmpegError as error:
             reason = reason or reason_of(error)
@@ -185,7 +187,7 @@ def scan_timeline(path: str, container: str, _size: int, _mtime_ns: int) -> Time
 
     Args:
         path: Absolute.
-        container: As `audio_formats.sniff` names it.
+        container: As `formats.sniff` names it.
         _size: Of the file; with the time of change it tells a rewritten file from the old one.
         _mtime_ns: Time of change.
 
@@ -224,11 +226,15 @@ def damage_at(path: AudioPath, second: float, reason: str) -> CorruptAudioError:
 
 def to_waveform(frame: av.AudioFrame) -> Waveform:
     """Return a frame as `[channel, sample]` float32; integers at full scale become 1."""
+    if frame.format.name == "fltp":  # nearly always; three times as fast as `to_ndarray`
+        planes: Any = frame.planes  # buffers, which PyAV's types do not say
+        return np.stack([np.frombuffer(plane, np.float32, frame.samples) for plane in planes])
     samples = frame.to_ndarray()
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
     if frame.format.name.removesuffix("p") not in _SCALES:
-        return samples.astype(np.float32)
+        with np.errstate(over="ignore"):  # infinity is reported by the reader
+            return samples.astype(np.float32)
     offset, scale = _SCALES[frame.format.name.removesuffix("p")]
     return ((samples.astype(np.float64) - offset) / scale).astype(np.float32)
 

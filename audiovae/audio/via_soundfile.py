@@ -16,8 +16,8 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from audiovae.audio_checks import HeaderFacts
-from audiovae.audio_types import AudioInfo, AudioPath, Waveform, message
+from audiovae.audio.checks import HeaderFacts
+from audiovae.audio.values import AudioInfo, AudioPath, Waveform, message
 from audiovae.errors import AudioReadError, CorruptAudioError, TruncatedAudioError
 
 PIECE_SAMPLES = 16_384
@@ -42,11 +42,15 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
         return False
 
 
-class _PatchedFile(io.RawIOBase):
-    """A file whose four bytes at one place read as 0xFF: a streamed WAV with size 0."""
+class _ViewedFile(io.RawIOBase):
+    """A file from an offset on, with four bytes that read as 0xFF.
 
-    def __init__(self, file: BinaryIO, at: int) -> None:
-        self._file, self._patch_at = file, at
+    libsndfile cannot seek in FLAC behind an ID3 tag, nor read a streamed WAV of size 0.
+    """
+
+    def __init__(self, file: BinaryIO, start: int, patch_at: int | None) -> None:
+        self._file, self._start = file, start
+        self._patch = range(0) if patch_at is None else range(patch_at, patch_at + 4)
 
     def readable(self) -> bool:
         return True
@@ -55,16 +59,19 @@ class _PatchedFile(io.RawIOBase):
         return True
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
-        return self._file.seek(offset, whence)
+        if whence == os.SEEK_SET:
+            offset += self._start
+        return self._file.seek(offset, whence) - self._start
 
     def tell(self) -> int:
-        return self._file.tell()
+        return self._file.tell() - self._start
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
         at = self._file.tell()
         data = bytearray(self._file.read(len(buffer)))
-        for index in range(max(0, self._patch_at - at), min(len(data), self._patch_at + 4 - at)):
-            data[index] = 0xFF
+        for place in self._patch:
+            if at <= place < at + len(data):
+                data[place - at] = 0xFF
         buffer[: len(data)] = data
         return len(data)
 
@@ -78,8 +85,8 @@ class SoundfileSource:
 
     Args:
         path: An existing regular file.
-        container: As `audio_formats.sniff` names it.
-        facts: From `audio_checks.check_complete`.
+        container: As `formats.sniff` names it.
+        facts: From `checks.check_complete`.
 
     Raises:
         AudioReadError: If libsndfile cannot open it, or the body lacks what the header says.
@@ -87,9 +94,8 @@ class SoundfileSource:
 
     def __init__(self, path: AudioPath, container: str, facts: HeaderFacts) -> None:
         self._path = path
-        self._zero_size_at = facts.zero_size_at
-        self._last_page_granules = facts.last_page_granules
-        self._patched: _PatchedFile | None = None
+        self._facts = facts
+        self._view: _ViewedFile | None = None
         self._file = self._open()
         self._next = 0
         self._segment = 0
@@ -115,10 +121,11 @@ class SoundfileSource:
         path = os.path.abspath(os.fspath(self._path))
         self.close()
         try:
-            if self._zero_size_at is None:
+            start, patch_at = self._facts.start, self._facts.zero_size_at
+            if patch_at is None and not start:
                 return _ForwardFile(path)
-            self._patched = _PatchedFile(open(path, "rb"), self._zero_size_at)
-            return _ForwardFile(self._patched)
+            self._view = _ViewedFile(open(path, "rb"), start, patch_at)
+            return _ForwardFile(self._view)
         except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
             raise CorruptAudioError(
                 message(
@@ -134,9 +141,9 @@ class SoundfileSource:
         file = getattr(self, "_file", None)
         if file is not None:
             file.close()
-        if self._patched is not None:
-            self._patched.close()
-            self._patched = None
+        if self._view is not None:
+            self._view.close()
+            self._view = None
 
     def _length(self, container: str) -> int:
         """Return the exact length, having checked it where the header alone may lie."""
@@ -226,8 +233,8 @@ class SoundfileSource:
             self._segment = segment
             rate = self._file.samplerate
             clock = _OPUS_RATE if self.info.encoding == "OPUS" else rate
-            last_page = self.info.num_samples - self._last_page_granules * rate // clock
-            safe = min(begin, last_page) if self._last_page_granules else 0
+            last_page = self.info.num_samples - self._facts.last_page_granules * rate // clock
+            safe = min(begin, last_page) if self._facts.last_page_granules else 0
             self._next = max(0, safe - PREROLL_SECONDS * rate)
             if self._next:
                 self._file.seek(self._next)

@@ -8,11 +8,10 @@ from typing import BinaryIO, Protocol
 
 import numpy as np
 
-from audiovae import audio_formats
-from audiovae.audio_checks import HeaderFacts, check_complete
-from audiovae.audio_ogg import check_all_pages
-from audiovae.audio_soundfile import SoundfileSource
-from audiovae.audio_types import (
+from audiovae.audio import formats
+from audiovae.audio.checks import HeaderFacts, check_complete
+from audiovae.audio.ogg import check_all_pages
+from audiovae.audio.values import (
     MAX_CHANNELS,
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
@@ -21,6 +20,7 @@ from audiovae.audio_types import (
     Waveform,
     message,
 )
+from audiovae.audio.via_soundfile import SoundfileSource
 from audiovae.errors import (
     AudioReadError,
     CorruptAudioError,
@@ -63,7 +63,7 @@ def _open_source(path: AudioPath) -> _Source:
         size = file.seek(0, os.SEEK_END)
         if size == 0:
             raise EmptyAudioError(message(path, "audio", "0 bytes", "remove this empty file"))
-        found = audio_formats.sniff(file)
+        found = formats.sniff(file)
         if found is None:
             raise NotAudioError(
                 message(
@@ -85,16 +85,16 @@ def _open_source(path: AudioPath) -> _Source:
 
 
 def _pick_reader(path: AudioPath, container: str, facts: HeaderFacts) -> _Source:
-    if container in audio_formats.SOUNDFILE_CONTAINERS:
+    if container in formats.SOUNDFILE_CONTAINERS:
         try:
             source = SoundfileSource(path, container, facts)
             if source.info.encoding != "MPEG_LAYER_III":  # in WAV: its length is wrong
                 return source
             source.close()
         except CorruptAudioError:
-            if container not in audio_formats.FFMPEG_FORMATS:
+            if container not in formats.OPEN_CONTAINERS:
                 raise
-    from audiovae.audio_pyav import PyAVSource
+    from audiovae.audio.via_pyav import PyAVSource
 
     return PyAVSource(path, container, facts.mpeg_length_known)
 
@@ -161,12 +161,12 @@ def is_audio_by_content(path: AudioPath) -> bool:
     """
     try:
         with _open_binary(path) as file:
-            found = audio_formats.sniff(file)
+            found = formats.sniff(file)
     except OSError:
         return False
-    if found is None or found[0] not in audio_formats.STREAM_CONTAINERS:
+    if found is None or found[0] not in formats.STREAM_CONTAINERS:
         return found is not None
-    from audiovae.audio_ffmpeg import has_audio_stream
+    from audiovae.audio.ffmpeg import has_audio_stream
 
     return has_audio_stream(path, found[0])
 
@@ -229,8 +229,8 @@ class AudioReader:
             NonFiniteAudioError: If the range holds NaN or infinity.
             AudioReadError: If it cannot be decoded.
         """
-        start = max(0, start)
-        stop = max(start, min(stop, self.info.num_samples))
+        start = max(0, int(start))
+        stop = max(start, min(int(stop), self.info.num_samples))
         if start == stop:
             return np.zeros((self.info.num_channels, 0), np.float32)
         waveform = self._source.read(start, stop)

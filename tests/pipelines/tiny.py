@@ -1,0 +1,22 @@
+"""`batch_transform` with the tiny model: `python -m tests.pipelines.tiny MODELS ARGUMENTS...`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from audiovae import checkpoint
+from pipelines.batch_transform import main
+from pipelines.runner import recipe
+from pipelines.runner.exits import end_process
+
+
+def run(models: Path, *arguments: str | Path) -> int:
+    """Run the command as if `models` were what ships."""
+    checkpoint.PRETRAINED_DIR = models
+    recipe._PRETRAINED = models  # type: ignore[misc]
+    return main(["--checkpoint", "tiny", *(str(argument) for argument in arguments)])
+
+
+if __name__ == "__main__":
+    end_process(run(Path(sys.argv[1]), *sys.argv[2:]))

@@ -1,0 +1,183 @@
+"""Units of work: what comes out does not depend on how the work was cut."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiovae.audio import Clip, probe_audio, read_audio, write_audio
+from audiovae.checkpoint import Model
+from audiovae.errors import AudioVAEError, ConfigError, TruncatedAudioError
+from audiovae.reconstruct import Reconstructor, Signal, Stopwatch, samples_needed
+from audiovae.transform import (
+    SPAN_CHUNKS,
+    Transformer,
+    TransformSettings,
+    plan_spans,
+    resynthesize,
+    resynthesize_file,
+)
+from tests.small_models import load_tiny_model
+
+CHUNK_STEP_SECONDS = 992 * 512 / 44_100
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def transformer(model: Model) -> Transformer:
+    return Transformer(model, TransformSettings(quality=5))
+
+
+def sound(seconds: float, rate: int = 44_100, channels: int = 1, seed: int = 0) -> Clip:
+    generator = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    glide = 0.3 * np.sin(2 * np.pi * (200 * time + 300 * time**2 / max(seconds, 1)))
+    noise = 0.02 * generator.standard_normal((channels, len(time)))
+    return Clip((glide + noise).astype(np.float32), rate)
+
+
+def save(folder: Path, name: str, clip: Clip) -> Path:
+    path = folder / name
+    write_audio(path, clip)
+    return path
+
+
+@pytest.mark.parametrize("rate", [8_000, 44_100, 48_000])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_rate_length_and_channels_are_those_of_the_source(
+    tmp_path: Path, transformer: Transformer, rate: int, channels: int
+) -> None:
+    source = save(tmp_path, "in.wav", sound(0.37, rate, channels))
+    report = transformer.resynthesize_files([(source, tmp_path / "out.wav")])[0]
+    assert not isinstance(report, AudioVAEError)
+    before, after = probe_audio(source), probe_audio(tmp_path / "out.wav")
+    assert (after.sample_rate, after.num_channels, after.num_samples) == (
+        before.sample_rate,
+        before.num_channels,
+        before.num_samples,
+    )
+    assert report.estimated_kbps > 0
+    assert set(report.timings_seconds) == {"decode", "mel", "encode", "vocode", "write"}
+
+
+@pytest.mark.parametrize("samples", [1, 2, 511, 2_047, 2_049])
+def test_the_shortest_files_keep_their_length(
+    tmp_path: Path, transformer: Transformer, samples: int
+) -> None:
+    source = save(tmp_path, "in.wav", Clip(np.full((1, samples), 0.1, np.float32), 44_100))
+    transformer.resynthesize_files([(source, tmp_path / "out.wav")])
+    assert probe_audio(tmp_path / "out.wav").num_samples == samples
+
+
+def test_company_in_a_pack_does_not_change_a_byte(tmp_path: Path, transformer: Transformer) -> None:
+    lengths = [0.05, 0.3, 0.3, 0.9, 2.0, 5.0, 0.31, 13.0]
+    sources = [save(tmp_path, f"{i}.wav", sound(s, seed=i)) for i, s in enumerate(lengths)]
+    together = [(source, tmp_path / f"{source.stem}.together.wav") for source in sources]
+    transformer.resynthesize_files(together[::-1])
+    for source, joint in together:
+        alone = tmp_path / f"{source.stem}.alone.wav"
+        transformer.resynthesize_files([(source, alone)])
+        assert alone.read_bytes() == joint.read_bytes(), source.name
+
+
+def test_a_bad_file_does_not_spoil_its_pack(tmp_path: Path, transformer: Transformer) -> None:
+    good = save(tmp_path, "good.wav", sound(0.5))
+    bad = tmp_path / "bad.wav"
+    bad.write_bytes(good.read_bytes()[:-2000])
+    jobs = [(path, tmp_path / f"{path.stem}.out.wav") for path in (bad, good)]
+    failed, done = transformer.resynthesize_files(jobs)
+    assert isinstance(failed, TruncatedAudioError)
+    assert not isinstance(done, AudioVAEError)
+    assert not jobs[0][1].exists()
+    assert jobs[1][1].exists()
+
+
+def test_nothing_to_do_is_no_error(transformer: Transformer) -> None:
+    assert transformer.resynthesize_files([]) == []
+
+
+def test_spans_cover_every_chunk_once(tmp_path: Path) -> None:
+    info = probe_audio(save(tmp_path, "long.wav", sound(130.0, rate=8_000)))
+    spans = plan_spans(info)
+    assert spans == ((0, SPAN_CHUNKS), (SPAN_CHUNKS, 12))
+
+
+def test_cutting_into_spans_changes_no_sample(model: Model) -> None:
+    waveform = sound(4.5 * CHUNK_STEP_SECONDS, channels=2).waveform
+    total = waveform.shape[1]
+    reconstructor = Reconstructor(model, 4.0, seed=0, device="cpu")
+    whole = reconstructor.run([Signal(waveform, 0, total, 0, 5)], Stopwatch())[0]
+    pieces = []
+    for first, last in ((0, 1), (1, 4), (4, 5)):
+        start, stop = samples_needed(first, last, total, reconstructor.spectrogram)
+        signal = Signal(waveform[:, start:stop], start, total, first, last)
+        pieces.append(reconstructor.run([signal], Stopwatch())[0])
+    np.testing.assert_array_equal(np.concatenate([p.sound for p in pieces], axis=1), whole.sound)
+    assert whole.sound.shape == waveform.shape
+    assert sum(piece.frames for piece in pieces) == whole.frames
+    assert sum(piece.bits for piece in pieces) == pytest.approx(whole.bits, rel=1e-6)
+
+
+def test_parts_are_joined_into_the_same_file(tmp_path: Path, transformer: Transformer) -> None:
+    source = save(tmp_path, "in.flac", sound(3.2 * CHUNK_STEP_SECONDS, rate=32_000, channels=2))
+    whole, joined = tmp_path / "whole.wav", tmp_path / "joined.wav"
+    report = transformer.resynthesize_files([(source, whole)])[0]
+    parts = [tmp_path / f"part{i}" for i in range(2)]
+    reports = [
+        transformer.resynthesize_span(source, part, first, last)
+        for part, (first, last) in zip(parts, ((0, 2), (2, 4)), strict=True)
+    ]
+    joint = transformer.assemble(source, parts, reports, joined)
+    assert joined.read_bytes() == whole.read_bytes()
+    assert not isinstance(report, AudioVAEError)
+    assert joint.log_mel_l1_db == pytest.approx(report.log_mel_l1_db, rel=1e-5)
+    assert joint.estimated_kbps == pytest.approx(report.estimated_kbps, rel=1e-5)
+
+
+def test_a_long_file_in_one_call_equals_the_clip_in_memory(tmp_path: Path, model: Model) -> None:
+    clip = sound((SPAN_CHUNKS + 1.5) * CHUNK_STEP_SECONDS)
+    source = save(tmp_path, "in.wav", clip)
+    resynthesize_file(source, tmp_path / "out.wav", model, quality=5)
+    expected = resynthesize(read_audio(source), model, quality=5)
+    got = read_audio(tmp_path / "out.wav")
+    half_step_of_16_bits = 0.51 / 32_768
+    np.testing.assert_allclose(
+        got.waveform, np.clip(expected.waveform, -1, 1), rtol=0, atol=2 * half_step_of_16_bits
+    )
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.wav", "out.wav"]
+
+
+def test_identical_channels_are_coded_once(model: Model) -> None:
+    mono = sound(1.0).waveform
+    stereo = np.concatenate([mono, mono])
+    reconstructor = Reconstructor(model, 4.0, seed=0, device="cpu")
+    one = reconstructor.run([Signal(mono, 0, mono.shape[1], 0, 1)], Stopwatch())[0]
+    two = reconstructor.run([Signal(stereo, 0, mono.shape[1], 0, 1)], Stopwatch())[0]
+    assert two.bits == one.bits
+    np.testing.assert_array_equal(two.sound[0], two.sound[1])
+    np.testing.assert_array_equal(two.sound[0], one.sound[0])
+
+
+def test_quality_changes_the_result_and_is_checked(model: Model) -> None:
+    clip = sound(1.0)
+    low, high = (resynthesize(clip, model, quality=q).waveform for q in (1, 8))
+    assert not np.array_equal(low, high)
+    with pytest.raises(ConfigError, match="from 1 to 8, got 9"):
+        resynthesize(clip, model, quality=9)
+
+
+def test_without_a_vocoder_griffin_lim_sounds_and_is_seeded(model: Model, tmp_path: Path) -> None:
+    silent_model = Model(**{**model.__dict__, "vocoder": None})
+    source = save(tmp_path, "in.wav", sound(0.4))
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        settings = TransformSettings(quality=5, seed=seed)
+        Transformer(silent_model, settings).resynthesize_files([(source, tmp_path / f"{name}.wav")])
+    a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
+    assert a == b
+    assert a != c
