@@ -2,7 +2,8 @@
 
     model = audiovae.load_model("base")
     clip = audiovae.read_audio("in.wav")
-    audiovae.write_audio("out.wav", audiovae.resynthesize(clip, model))
+    data = audiovae.compress(clip, model)
+    audiovae.write_audio("out.wav", audiovae.decompress(data, model))
 
 Names are imported when first used, so that a command line answers before PyTorch has loaded.
 """
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from audiovae.audio import AudioInfo, Clip, probe_audio, read_audio, write_audio
     from audiovae.checkpoint import Model, load_model
     from audiovae.config import ModelConfig, load_config
+    from audiovae.files import compress, decompress, resynthesize
     from audiovae.latents import Conditions, Latents
     from audiovae.spectrogram import log_mel_spectrogram
-    from audiovae.transform import resynthesize
 
 __version__ = "0.1.0"
 
@@ -30,6 +31,8 @@ __all__ = [
     "Model",
     "ModelConfig",
     "__version__",
+    "compress",
+    "decompress",
     "load_config",
     "load_model",
     "log_mel_spectrogram",
@@ -52,7 +55,9 @@ _HOMES = {
     "Conditions": "latents",
     "Latents": "latents",
     "log_mel_spectrogram": "spectrogram",
-    "resynthesize": "transform",
+    "compress": "files",
+    "decompress": "files",
+    "resynthesize": "files",
 }
 
 

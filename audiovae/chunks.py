@@ -24,6 +24,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from audiovae.errors import ShapeError
+
 CHUNK_FRAMES = 1024
 OVERLAP_FRAMES = 32
 STEP_FRAMES = CHUNK_FRAMES - OVERLAP_FRAMES
@@ -52,7 +54,7 @@ def num_chunks(num_frames: int) -> int:
     (1, 1, 2)
     """
     if num_frames < 1:
-        raise ValueError(f"expected at least one frame, got {num_frames}")
+        raise ShapeError(f"expected a signal of at least one frame, got {num_frames}")
     return 1 + max(0, -(-(num_frames - CHUNK_FRAMES) // STEP_FRAMES))
 
 
@@ -75,7 +77,10 @@ def padded_frames(num_frames: int) -> int:
     >>> padded_frames(3), padded_frames(65), padded_frames(1024)
     (64, 128, 1024)
     """
-    return next(shape for shape in SHAPES_FRAMES if shape >= num_frames)
+    for shape in SHAPES_FRAMES:
+        if num_frames <= shape:
+            return shape
+    raise ShapeError(f"expected at most {CHUNK_FRAMES} frames of a chunk, got {num_frames}")
 
 
 def batch_rows(shape_frames: int, batch_frames: int = BATCH_FRAMES) -> int:
@@ -85,6 +90,8 @@ def batch_rows(shape_frames: int, batch_frames: int = BATCH_FRAMES) -> int:
 
 def pad_frames(log_mel: Tensor, frames: int) -> Tensor:
     """Zero-pad the last axis to `frames`; the model masks what is beyond the signal."""
+    if log_mel.shape[-1] > frames:
+        raise ShapeError(f"expected at most {frames} frames, got {log_mel.shape[-1]}")
     return torch.nn.functional.pad(log_mel, (0, frames - log_mel.shape[-1]))
 
 

@@ -5,70 +5,194 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovae.commands import end_process, run_command
+from audiovae.commands import ExitStatus, UsageProblem, complain, end_process, run_command
+
+if TYPE_CHECKING:
+    from audiovae.reports import FileReport
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Audio through a hierarchical VAE and back. For folders and clusters: "
+    help="Audio through a hierarchical VAE: to small files and back. For folders and clusters: "
     "python -m pipelines.batch_transform --help",
 )
+
+_Source = Annotated[Path, typer.Argument(metavar="IN", help="Audio of any kind.")]
+_Quality = Annotated[
+    int, typer.Option(min=1, max=8, help="1 (fewest bits) to 8 (closest to the source).")
+]
+_Kbps = Annotated[
+    float | None,
+    typer.Option(min=0.01, help="Rate of all bytes, all channels, in place of a quality."),
+]
+_MaxBytes = Annotated[
+    int | None, typer.Option(min=1, help="Limit of the file's size, in place of a quality.")
+]
+_Checkpoint = Annotated[str, typer.Option(help="Name of a model, or path of its file.")]
+_Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
+
+
+@app.command(epilog="[bold]Example:[/bold]  audiovae encode in.wav out.avae --kbps 2.8")
+def encode(
+    source: _Source,
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help="A name ending in .avae")],
+    quality: _Quality = 6,
+    kbps: _Kbps = None,
+    max_bytes: _MaxBytes = None,
+    checkpoint: _Checkpoint = "base",
+    device: _Device = "cpu",
+    overwrite: _Overwrite = False,
+) -> None:
+    """Compress a file."""
+    if destination.suffix.lower() != ".avae":
+        raise UsageProblem(f"OUT: expected a name ending in .avae, got {destination}; rename it")
+    report = _process(
+        source, destination, "compress", checkpoint, device, overwrite, quality, kbps, max_bytes
+    )
+    size = destination.stat().st_size
+    typer.echo(
+        f"{destination}: {size} bytes, {report.kbps:.2f} kbps, {report.seconds:.2f} s, "
+        f"{report.num_channels} channels, log-mel difference {report.log_mel_l1_db:.2f} dB"
+    )
+    if report.note:
+        typer.echo(report.note)
+
+
+@app.command(
+    epilog="[bold]Example:[/bold]  audiovae decode in.avae out.wav --start 60"
+)
+def decode(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A compressed file.")],
+    destination: Annotated[Path, typer.Argument(metavar="OUT", help=".wav, .flac or .ogg")],
+    start: Annotated[float, typer.Option(min=0, help="Where to begin, seconds.")] = 0.0,
+    duration: Annotated[float | None, typer.Option(min=0, help="How much, seconds.")] = None,
+    salvage: Annotated[
+        bool, typer.Option("--salvage", help="Put silence where the file is damaged.")
+    ] = False,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="The model that wrote the file. Default: as it says.")
+    ] = None,
+    device: _Device = "cpu",
+    overwrite: _Overwrite = False,
+) -> None:
+    """Decode a compressed file, or a time range of it.
+
+    Exit status 3 says that parts were damaged and replaced by silence.
+    """
+    from audiovae.codec import AvaeReader
+
+    with AvaeReader(source, salvage=salvage) as reader:  # before the seconds that a model takes
+        header = reader.header
+    _require_new(destination, overwrite)
+
+    from audiovae.checkpoint import load_model
+    from audiovae.compressed import find_model_name
+    from audiovae.files import decode_file
+
+    report = decode_file(
+        source,
+        destination,
+        load_model(checkpoint or find_model_name(header), device),
+        start_seconds=start,
+        duration_seconds=duration,
+        salvage=salvage,
+        device=device,
+    )
+    typer.echo(f"{destination}: {report.seconds:.2f} s")
+    if report.lost_seconds:
+        lost = ", ".join(f"{begin:.1f} to {end:.1f} s" for begin, end in report.lost_seconds)
+        complain(f"{source}: expected whole chunks, got damage; silence stands for {lost}")
+        raise typer.Exit(ExitStatus.FAILED_INPUTS)
 
 
 @app.command(epilog="[bold]Example:[/bold]  audiovae resynth in.wav out.wav --quality 4")
 def resynth(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Audio of any kind.")],
+    source: _Source,
     destination: Annotated[Path, typer.Argument(metavar="OUT", help=".wav, .flac or .ogg")],
-    quality: Annotated[
-        int, typer.Option(min=1, max=8, help="1 (fewest bits) to 8 (closest to the source).")
-    ] = 6,
-    checkpoint: Annotated[str, typer.Option(help="Name of a model, or path of its file.")] = "base",
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    quality: _Quality = 6,
+    checkpoint: _Checkpoint = "base",
+    device: _Device = "cpu",
+    overwrite: _Overwrite = False,
 ) -> None:
-    """Send a file through the model's latents and back."""
-    from audiovae.audio import probe_audio
-    from audiovae.errors import AudioWriteError
-
-    probe_audio(source)  # a wrong path is known before the model is loaded
-    if destination.exists() and not overwrite:
-        raise AudioWriteError(
-            f"{destination}: expected a new file, got one that exists; "
-            "choose another name or add --overwrite"
+    """Send a file through the model's latents and back: what decoding its .avae gives."""
+    report = _process(source, destination, "resynthesize", checkpoint, device, overwrite, quality)
+    difference = (
+        ""
+        if report.log_mel_l1_db is None
+        else (
+            f", estimated {report.estimated_kbps:.2f} kbps, "
+            f"log-mel difference {report.log_mel_l1_db:.2f} dB"
         )
+    )
+    typer.echo(f"{destination}: {report.seconds:.2f} s, {report.num_channels} channels{difference}")
+
+
+@app.command(epilog="[bold]Example:[/bold]  audiovae info in.avae")
+def info(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Audio, a compressed file, or a model file.")
+    ],
+) -> None:
+    """Say what a file is; of a compressed file also what is damaged in it."""
+    from audiovae.sources import is_compressed
+
+    if path.suffix == ".safetensors":
+        lines = _model_lines(path)
+    elif is_compressed(path):
+        from audiovae.inspection import compressed_lines
+
+        lines, is_damaged = compressed_lines(path)
+        for line in lines:
+            typer.echo(line)
+        raise typer.Exit(ExitStatus.FAILED_INPUTS if is_damaged else ExitStatus.DONE)
+    else:
+        from audiovae.audio import probe_audio
+
+        facts = probe_audio(path)
+        named = {**asdict(facts), "seconds": round(facts.duration_seconds, 6)}
+        lines = [f"{name}: {value}" for name, value in named.items()]
+    for line in lines:
+        typer.echo(line)
+
+
+def _process(
+    source: Path,
+    destination: Path,
+    product: str,
+    checkpoint: str,
+    device: str,
+    overwrite: bool,
+    quality: int,
+    kbps: float | None = None,
+    max_bytes: int | None = None,
+) -> FileReport:
+    from audiovae.sources import probe_source
+
+    probe_source(source)  # a wrong path is known before the model is loaded
+    _require_new(destination, overwrite)
 
     from audiovae.checkpoint import load_model
-    from audiovae.transform import resynthesize_file
+    from audiovae.files import process_file
+    from audiovae.transform import TransformSettings
 
-    report = resynthesize_file(source, destination, load_model(checkpoint), quality, device)
-    typer.echo(
-        f"{destination}: {report.seconds:.2f} s, {report.num_channels} channels, "
-        f"estimated {report.estimated_kbps:.2f} kbps, "
-        f"log-mel difference {report.log_mel_l1_db:.2f} dB"
-    )
+    settings = TransformSettings((product,), quality, kbps, max_bytes)
+    model = load_model(checkpoint, device)
+    return process_file(source, {product: destination}, model, settings, device)
 
 
-@app.command(epilog="[bold]Example:[/bold]  audiovae info in.wav")
-def info(
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="Audio, or a model file.")],
-) -> None:
-    """Say what a file is."""
-    if path.suffix == ".safetensors":
-        for line in _model_lines(path):
-            typer.echo(line)
-        return
-
-    from audiovae.audio import probe_audio
-
-    facts = probe_audio(path)
-    for name, value in {**asdict(facts), "seconds": round(facts.duration_seconds, 6)}.items():
-        typer.echo(f"{name}: {value}")
+def _require_new(destination: Path, overwrite: bool) -> None:
+    if destination.exists() and not overwrite:
+        raise UsageProblem(
+            f"OUT: expected a new file, got {destination}, which exists; "
+            "choose another name or add --overwrite"
+        )
 
 
 def _model_lines(path: Path) -> list[str]:
@@ -77,7 +201,7 @@ def _model_lines(path: Path) -> list[str]:
     checkpoint = load_checkpoint(path)
     parameters = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     lines = [f"kind: {checkpoint.kind}", f"config: {checkpoint.config.name}"]
-    lines += [f"parameters: {parameters}"]
+    lines += [f"numbers: {parameters}"]
     lines += [f"{name}: {value}" for name, value in asdict(checkpoint.provenance).items()]
     lines += [
         f"quality {point.quality}: {point.kbps:.2f} kbps, {point.log_mel_l1_db:.2f} dB"

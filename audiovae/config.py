@@ -10,9 +10,17 @@ import difflib
 import math
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from audiovae.errors import ConfigError
 
@@ -21,16 +29,37 @@ class _Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError("must be odd, so that a kernel has a middle")
+    return value
+
+
+def _none_for_false(value: object) -> object:
+    return None if value is False else value
+
+
+_KernelSize = Annotated[int, Field(ge=1), AfterValidator(_odd)]
+
+
 class SpectrogramConfig(_Config):
     """The log-mel definition (DESIGN 3): that of the public BigVGAN-v2 44 kHz vocoders."""
 
-    sample_rate: int = 44_100
-    window_samples: int = 2048
-    hop_samples: int = 512
-    num_mels: int = 128
-    min_hz: float = 0.0
+    sample_rate: int = Field(default=44_100, ge=1)
+    window_samples: int = Field(default=2048, ge=2, multiple_of=2)
+    hop_samples: int = Field(default=512, ge=1)
+    num_mels: int = Field(default=128, ge=1)
+    min_hz: float = Field(default=0.0, ge=0)
     max_hz: float = 22_050.0
-    floor: float = 1e-5
+    floor: float = Field(default=1e-5, gt=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> SpectrogramConfig:
+        if self.hop_samples > self.window_samples or self.hop_samples % 2:
+            raise ValueError("hop_samples must be even and not above window_samples")
+        if not self.min_hz < self.max_hz <= self.sample_rate / 2:
+            raise ValueError("max_hz must lie above min_hz and not above half the sample_rate")
+        return self
 
     @property
     def num_bins(self) -> int:
@@ -63,19 +92,23 @@ class VAEConfig(_Config):
 
     width: int = Field(default=320, ge=8, multiple_of=4)
     expansion: int = Field(default=3, ge=1)
-    kernel_size: int = 7
+    kernel_size: _KernelSize = 7
     head_blocks: int = Field(default=2, ge=0, description="blocks after the finest latents")
-    levels: tuple[LevelConfig, ...] = (
-        LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=4, decoder_blocks=2),
-        LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=3, decoder_blocks=2),
-        LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
-        LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
+    levels: tuple[LevelConfig, ...] = Field(
+        default=(
+            LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=4, decoder_blocks=2),
+            LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=3, decoder_blocks=2),
+            LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
+            LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
+        ),
+        min_length=1,
     )
 
     @property
     def total_stride(self) -> int:
         """Mel frames behind one step of the coarsest level."""
-        return math.prod(level.stride for level in self.levels)
+        # A list, not a generator: torch.compile breaks the graph at generators.
+        return math.prod([level.stride for level in self.levels])
 
 
 class BottleneckConfig(_Config):
@@ -85,6 +118,12 @@ class BottleneckConfig(_Config):
     min_scale: float = Field(default=0.08, gt=0)
     max_scale: float = Field(default=64.0, gt=0)
     scale_table_size: int = Field(default=64, ge=2, le=256)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BottleneckConfig:
+        if self.max_scale <= self.min_scale:
+            raise ValueError("max_scale must be above min_scale")
+        return self
 
 
 class QualityConfig(_Config):
@@ -104,8 +143,8 @@ class QualityConfig(_Config):
 class ObjectiveConfig(_Config):
     """The ELBO: distortion weights, and beta for the classical bottlenecks."""
 
-    l1_weight: float = 1.0
-    l2_weight: float = 0.25
+    l1_weight: float = Field(default=1.0, ge=0)
+    l2_weight: float = Field(default=0.25, ge=0)
     beta: float = Field(default=1.0, ge=0)
 
 
@@ -115,7 +154,7 @@ class VocoderConfig(_Config):
     width: int = Field(default=512, ge=8)
     num_blocks: int = Field(default=8, ge=1)
     expansion: int = Field(default=3, ge=1)
-    kernel_size: int = 7
+    kernel_size: _KernelSize = 7
 
 
 class TrainingConfig(_Config):
@@ -126,14 +165,16 @@ class TrainingConfig(_Config):
     batch_size: int = Field(default=64, ge=1)
     crop_frames: int = Field(default=256, ge=8)
     learning_rate: float = Field(default=4e-4, gt=0)
-    weight_decay: float = 0.01
+    weight_decay: float = Field(default=0.01, ge=0)
     warmup_steps: int = Field(default=500, ge=0)
     final_learning_rate_ratio: float = Field(default=0.02, ge=0, le=1)
     gradient_clip: float = Field(default=2.0, gt=0)
     skip_gradient_above: float = Field(default=100.0, gt=0)
     ema_decay: float = Field(default=0.999, ge=0, lt=1)
-    precision: Literal["float32", "bfloat16"] = "bfloat16"
-    compile: bool = True
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: bfloat16 on a GPU, float32 on a CPU"
+    )
+    compile: bool = Field(default=True, description="compile the network on a GPU")
     seed: int = 0
     log_every_steps: int = Field(default=50, ge=1)
     validate_every_steps: int = Field(default=1000, ge=1)
@@ -148,10 +189,21 @@ class ModelConfig(_Config):
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     vae: VAEConfig = VAEConfig()
     bottleneck: BottleneckConfig = BottleneckConfig()
-    quality: QualityConfig | None = QualityConfig()
+    quality: Annotated[QualityConfig | None, BeforeValidator(_none_for_false)] = Field(
+        default=QualityConfig(), description="false: no conditioning (TOML has no null)"
+    )
     objective: ObjectiveConfig = ObjectiveConfig()
     vocoder: VocoderConfig = VocoderConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _crops_fit(self) -> ModelConfig:
+        stride = self.vae.total_stride
+        if self.kind == "vae" and self.training.crop_frames % stride:
+            raise ValueError(
+                f"training.crop_frames must be a multiple of the product of all strides ({stride})"
+            )
+        return self
 
 
 def load_config(path: str | Path) -> ModelConfig:
@@ -210,7 +262,10 @@ def _first_problem(error: ValidationError) -> str:
     location = [str(part) for part in problem["loc"]]
     dotted = ".".join(location)
     if problem["type"] != "extra_forbidden":
-        return f"{dotted}: {problem['msg']}, got {problem['input']!r}"
+        reason = problem["msg"].removeprefix("Value error, ")
+        given = problem["input"]
+        got = "" if isinstance(given, dict | BaseModel) else f", got {given!r}"
+        return f"{dotted}: {reason}{got}" if dotted else f"{reason}{got}"
     known = _field_names(location[:-1])
     nearest = difflib.get_close_matches(location[-1], known, n=1)
     hint = f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(known)}"

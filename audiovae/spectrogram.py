@@ -60,16 +60,17 @@ def log_mel_spectrogram(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
         `[batch, mel, frame]`, natural log of magnitude, where `frame = num_frames(sample)`.
 
     Raises:
-        ShapeError: If `waveform` is not `[batch, sample]` or has no samples.
+        ShapeError: If `waveform` is not float32 `[batch, sample]` or has no samples.
 
     Example:
         >>> log_mel_spectrogram(torch.zeros(2, 44_100), SpectrogramConfig()).shape
         torch.Size([2, 128, 87])
     """
-    if waveform.ndim != 2 or waveform.shape[1] == 0:
+    if waveform.ndim != 2 or waveform.shape[1] == 0 or waveform.dtype != torch.float32:
         raise ShapeError(
-            f"expected waveform [batch, sample] with samples, got {list(waveform.shape)}; "
-            "add the batch axis with waveform[None]"
+            "expected a float32 waveform [batch, sample] with samples, "
+            f"got {waveform.dtype} {list(waveform.shape)}; "
+            "add the batch axis with waveform[None], the type with waveform.float()"
         )
     total = padded_samples(waveform.shape[1], config)
     padded = functional.pad(waveform, (0, total - waveform.shape[1]))
@@ -89,7 +90,7 @@ def log_mel_window(
 
     Args:
         read: `read(start, stop)` gives the samples `[channel, sample]` of that range, which lies
-            inside `[0, num_samples)`.
+            inside `[0, num_samples]` and is empty for a frame of nothing but padding.
         num_samples: Length of the whole signal.
         first_frame: First frame, from 0.
         last_frame: One past the last frame, at most `num_frames(num_samples)`.
@@ -110,7 +111,7 @@ def log_mel_window(
     total = padded_samples(num_samples, config)
     wanted_start, wanted_stop = first_frame * hop - margin, last_frame * hop + margin
     start, stop = max(wanted_start, 0), min(wanted_stop, total)
-    samples = torch.from_numpy(read(start, min(stop, num_samples)))
+    samples = torch.from_numpy(read(min(start, num_samples), min(stop, num_samples)))
     samples = functional.pad(samples, (0, stop - start - samples.shape[1]))
     reflect = (start - wanted_start, wanted_stop - stop)
     samples = functional.pad(samples[:, None], reflect, mode="reflect")[:, 0]
@@ -123,7 +124,12 @@ def log_mel_to_db(log_mel: Tensor) -> Tensor:
     return decibels
 
 
-@lru_cache(maxsize=8)
+# Constants are made outside inference mode whoever asks first: a tensor made inside it can never
+# take part in a gradient.
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
 def mel_filterbank(config: SpectrogramConfig) -> Tensor:
     """Slaney-normalised triangular filters on the Slaney scale, `[mel, bin]`."""
     from torchaudio.functional import melscale_fbanks
@@ -140,6 +146,21 @@ def mel_filterbank(config: SpectrogramConfig) -> Tensor:
     return filters.T.contiguous()
 
 
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def inverse_mel_filterbank(config: SpectrogramConfig) -> Tensor:
+    """Pseudo-inverse of the mel filters, `[bin, mel]`."""
+    inverse: Tensor = torch.linalg.pinv(mel_filterbank(config).double()).float()
+    return inverse
+
+
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def hann_window(length: int, device: torch.device) -> Tensor:
+    """Periodic Hann window `[sample]`."""
+    return torch.hann_window(length, periodic=True, device=device)
+
+
 @dataclass(frozen=True)
 class _BandGroup:
     """Neighbouring mel bands and the range of bins outside which their filters are zero."""
@@ -150,21 +171,17 @@ class _BandGroup:
 
 
 @lru_cache(maxsize=8)
+@torch.inference_mode(False)
 def _band_groups(config: SpectrogramConfig, device: torch.device) -> tuple[_BandGroup, ...]:
     filters = mel_filterbank(config)
     groups = []
     for first in range(0, config.num_mels, _BANDS_PER_GROUP):
         last = min(first + _BANDS_PER_GROUP, config.num_mels)
-        used = (filters[first:last] > 0).any(dim=0).nonzero().flatten()
-        low, high = int(used[0]), int(used[-1]) + 1
+        used = (filters[first:last] > 0).any(dim=0).nonzero().flatten().tolist()
+        low, high = (used[0], used[-1] + 1) if used else (0, 1)  # bands between two bins are empty
         weights = filters[first:last, low:high].T.contiguous().to(device)
         groups.append(_BandGroup(low, high, weights))
     return tuple(groups)
-
-
-@lru_cache(maxsize=8)
-def _window(config: SpectrogramConfig, device: torch.device) -> Tensor:
-    return torch.hann_window(config.window_samples, periodic=True, device=device)
 
 
 def _margin(config: SpectrogramConfig) -> int:
@@ -176,7 +193,7 @@ def _frames_to_log_mel(padded: Tensor, config: SpectrogramConfig) -> Tensor:
     frames = padded.unfold(1, config.window_samples, config.hop_samples).flatten(0, 1)
     total = frames.shape[0]
     size = _BLOCK_FRAMES_CPU if padded.device.type == "cpu" else min(_BLOCK_FRAMES_GPU, total)
-    window = _window(config, padded.device)
+    window = hann_window(config.window_samples, padded.device)
     groups = _band_groups(config, padded.device)
     blocks = []
     for start in range(0, total, size):
@@ -189,7 +206,8 @@ def _frames_to_log_mel(padded: Tensor, config: SpectrogramConfig) -> Tensor:
         # bound, far below the floor, keeps the gradient of silence finite.
         power = parts[..., 0].square().addcmul_(parts[..., 1], parts[..., 1])
         magnitude = power.clamp_(min=_MIN_POWER).sqrt_()
-        bands = [magnitude[:, g.first_bin : g.last_bin] @ g.weights for g in groups]
+        with torch.autocast(padded.device.type, enabled=False):  # half precision has no place here
+            bands = [magnitude[:, g.first_bin : g.last_bin] @ g.weights for g in groups]
         blocks.append(torch.cat(bands, dim=1)[:count])
     log_mel = torch.cat(blocks).clamp_(min=config.floor).log_()
     shape = (padded.shape[0], -1, config.num_mels)

@@ -29,7 +29,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipelines",),
     ("cli", "commands", "__main__"),
     ("__init__",),
-    ("transform", "reconstruct"),
+    ("transform", "files", "sources", "parts", "inspection", "compressed", "rate", "reports", "reconstruct", "stretches"),
     ("training", "analysis", "codec", "arithmetic", "synthesis"),
     ("checkpoint", "pretrained"),
     ("models", "objectives"),

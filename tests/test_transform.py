@@ -9,15 +9,17 @@ import pytest
 
 from audiovae.audio import Clip, probe_audio, read_audio, write_audio
 from audiovae.checkpoint import Model
+from audiovae.codec import AvaeReader
 from audiovae.errors import AudioVAEError, ConfigError, TruncatedAudioError
-from audiovae.reconstruct import Reconstructor, Signal, Stopwatch, samples_needed
+from audiovae.files import process_file, resynthesize
+from audiovae.reconstruct import Reconstructor
+from audiovae.stretches import SPAN_CHUNKS, Coding, Signal, Stopwatch, Stretch, Waveform
 from audiovae.transform import (
-    SPAN_CHUNKS,
+    COMPRESS,
+    RESYNTHESIZE,
     Transformer,
     TransformSettings,
     plan_spans,
-    resynthesize,
-    resynthesize_file,
 )
 from tests.small_models import load_tiny_model
 
@@ -31,7 +33,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="module")
 def transformer(model: Model) -> Transformer:
-    return Transformer(model, TransformSettings(quality=5))
+    return Transformer(model, TransformSettings((RESYNTHESIZE,), quality=5))
+
+
+@pytest.fixture(scope="module")
+def both(model: Model) -> Transformer:
+    return Transformer(model, TransformSettings((COMPRESS, RESYNTHESIZE), quality=5))
 
 
 def sound(seconds: float, rate: int = 44_100, channels: int = 1, seed: int = 0) -> Clip:
@@ -40,6 +47,18 @@ def sound(seconds: float, rate: int = 44_100, channels: int = 1, seed: int = 0) 
     glide = 0.3 * np.sin(2 * np.pi * (200 * time + 300 * time**2 / max(seconds, 1)))
     noise = 0.02 * generator.standard_normal((channels, len(time)))
     return Clip((glide + noise).astype(np.float32), rate)
+
+
+def outputs(folder: Path, stem: str, tag: str) -> dict[str, Path]:
+    return {
+        COMPRESS: folder / f"{stem}.{tag}.avae",
+        RESYNTHESIZE: folder / f"{stem}.{tag}.wav",
+    }
+
+
+def run(reconstructor: Reconstructor, signal: Signal) -> tuple[Coding, Waveform]:
+    coding = reconstructor.code([signal], Stopwatch())[0]
+    return coding, reconstructor.sound([coding], Stopwatch())[0]
 
 
 def save(folder: Path, name: str, clip: Clip) -> Path:
@@ -54,7 +73,7 @@ def test_rate_length_and_channels_are_those_of_the_source(
     tmp_path: Path, transformer: Transformer, rate: int, channels: int
 ) -> None:
     source = save(tmp_path, "in.wav", sound(0.37, rate, channels))
-    report = transformer.resynthesize_files([(source, tmp_path / "out.wav")])[0]
+    report = transformer.process_files([(source, {RESYNTHESIZE: tmp_path / "out.wav"})])[0]
     assert not isinstance(report, AudioVAEError)
     before, after = probe_audio(source), probe_audio(tmp_path / "out.wav")
     assert (after.sample_rate, after.num_channels, after.num_samples) == (
@@ -71,35 +90,36 @@ def test_the_shortest_files_keep_their_length(
     tmp_path: Path, transformer: Transformer, samples: int
 ) -> None:
     source = save(tmp_path, "in.wav", Clip(np.full((1, samples), 0.1, np.float32), 44_100))
-    transformer.resynthesize_files([(source, tmp_path / "out.wav")])
+    transformer.process_files([(source, {RESYNTHESIZE: tmp_path / "out.wav"})])
     assert probe_audio(tmp_path / "out.wav").num_samples == samples
 
 
-def test_company_in_a_pack_does_not_change_a_byte(tmp_path: Path, transformer: Transformer) -> None:
+def test_company_in_a_pack_does_not_change_a_byte(tmp_path: Path, both: Transformer) -> None:
     lengths = [0.05, 0.3, 0.3, 0.9, 2.0, 5.0, 0.31, 13.0]
     sources = [save(tmp_path, f"{i}.wav", sound(s, seed=i)) for i, s in enumerate(lengths)]
-    together = [(source, tmp_path / f"{source.stem}.together.wav") for source in sources]
-    transformer.resynthesize_files(together[::-1])
+    together = [(source, outputs(tmp_path, source.stem, "together")) for source in sources]
+    both.process_files(together[::-1])
     for source, joint in together:
-        alone = tmp_path / f"{source.stem}.alone.wav"
-        transformer.resynthesize_files([(source, alone)])
-        assert alone.read_bytes() == joint.read_bytes(), source.name
+        alone = outputs(tmp_path, source.stem, "alone")
+        both.process_files([(source, alone)])
+        for product in (COMPRESS, RESYNTHESIZE):
+            assert alone[product].read_bytes() == joint[product].read_bytes(), source.name
 
 
-def test_a_bad_file_does_not_spoil_its_pack(tmp_path: Path, transformer: Transformer) -> None:
+def test_a_bad_file_does_not_spoil_its_pack(tmp_path: Path, both: Transformer) -> None:
     good = save(tmp_path, "good.wav", sound(0.5))
     bad = tmp_path / "bad.wav"
     bad.write_bytes(good.read_bytes()[:-2000])
-    jobs = [(path, tmp_path / f"{path.stem}.out.wav") for path in (bad, good)]
-    failed, done = transformer.resynthesize_files(jobs)
+    jobs = [(path, outputs(tmp_path, path.stem, "out")) for path in (bad, good)]
+    failed, done = both.process_files(jobs)
     assert isinstance(failed, TruncatedAudioError)
     assert not isinstance(done, AudioVAEError)
-    assert not jobs[0][1].exists()
-    assert jobs[1][1].exists()
+    assert not any(path.exists() for path in jobs[0][1].values())
+    assert all(path.exists() for path in jobs[1][1].values())
 
 
 def test_nothing_to_do_is_no_error(transformer: Transformer) -> None:
-    assert transformer.resynthesize_files([]) == []
+    assert transformer.process_files([]) == []
 
 
 def test_spans_cover_every_chunk_once(tmp_path: Path) -> None:
@@ -108,42 +128,76 @@ def test_spans_cover_every_chunk_once(tmp_path: Path) -> None:
     assert spans == ((0, SPAN_CHUNKS), (SPAN_CHUNKS, 12))
 
 
-def test_cutting_into_spans_changes_no_sample(model: Model) -> None:
+def test_cutting_into_spans_changes_no_sample_and_no_code(model: Model) -> None:
     waveform = sound(4.5 * CHUNK_STEP_SECONDS, channels=2).waveform
     total = waveform.shape[1]
-    reconstructor = Reconstructor(model, 4.0, seed=0, device="cpu")
-    whole = reconstructor.run([Signal(waveform, 0, total, 0, 5)], Stopwatch())[0]
+    reconstructor = Reconstructor(model)
+    config = reconstructor.spectrogram
+    whole, whole_sound = run(reconstructor, Signal(Stretch(total, 0, 5), waveform, 0, 4.0))
     pieces = []
     for first, last in ((0, 1), (1, 4), (4, 5)):
-        start, stop = samples_needed(first, last, total, reconstructor.spectrogram)
-        signal = Signal(waveform[:, start:stop], start, total, first, last)
-        pieces.append(reconstructor.run([signal], Stopwatch())[0])
-    np.testing.assert_array_equal(np.concatenate([p.sound for p in pieces], axis=1), whole.sound)
-    assert whole.sound.shape == waveform.shape
-    assert sum(piece.frames for piece in pieces) == whole.frames
-    assert sum(piece.bits for piece in pieces) == pytest.approx(whole.bits, rel=1e-6)
+        stretch = Stretch(total, first, last)
+        start, stop = stretch.samples_needed(config)
+        pieces.append(run(reconstructor, Signal(stretch, waveform[:, start:stop], start, 4.0)))
+    np.testing.assert_array_equal(np.concatenate([s for _, s in pieces], axis=1), whole_sound)
+    assert whole_sound.shape == waveform.shape
+    assert [c for coding, _ in pieces for c in coding.chunks] == list(whole.chunks)
+    assert sum(coding.frames for coding, _ in pieces) == whole.frames
 
 
-def test_parts_are_joined_into_the_same_file(tmp_path: Path, transformer: Transformer) -> None:
+def test_parts_are_joined_into_the_same_files(tmp_path: Path, both: Transformer) -> None:
     source = save(tmp_path, "in.flac", sound(3.2 * CHUNK_STEP_SECONDS, rate=32_000, channels=2))
-    whole, joined = tmp_path / "whole.wav", tmp_path / "joined.wav"
-    report = transformer.resynthesize_files([(source, whole)])[0]
+    whole, joined = (outputs(tmp_path, "in", tag) for tag in ("whole", "joined"))
+    report = both.process_files([(source, whole)])[0]
     parts = [tmp_path / f"part{i}" for i in range(2)]
     reports = [
-        transformer.resynthesize_span(source, part, first, last)
+        both.process_span(source, part, first, last)
         for part, (first, last) in zip(parts, ((0, 2), (2, 4)), strict=True)
     ]
-    joint = transformer.assemble(source, parts, reports, joined)
-    assert joined.read_bytes() == whole.read_bytes()
+    joint = both.assemble(source, parts, reports, joined)
+    for product in (COMPRESS, RESYNTHESIZE):
+        assert joined[product].read_bytes() == whole[product].read_bytes()
     assert not isinstance(report, AudioVAEError)
+    assert joint.kbps == report.kbps
     assert joint.log_mel_l1_db == pytest.approx(report.log_mel_l1_db, rel=1e-5)
     assert joint.estimated_kbps == pytest.approx(report.estimated_kbps, rel=1e-5)
+
+
+def test_channels_that_part_late_are_both_stored(tmp_path: Path, both: Transformer) -> None:
+    clip = sound(2.5 * CHUNK_STEP_SECONDS, channels=1)
+    stereo = np.repeat(clip.waveform, 2, axis=0)
+    stereo[1, -44_100:] *= -0.5
+    source = save(tmp_path, "in.wav", Clip(stereo, 44_100))
+    parts = [tmp_path / f"part{i}" for i in range(3)]
+    reports = [both.process_span(source, part, i, i + 1) for i, part in enumerate(parts)]
+    assert reports[0].channel_of == (0, 0)
+    assert reports[2].channel_of == (0, 1)
+    joined, whole = (outputs(tmp_path, "in", tag) for tag in ("joined", "whole"))
+    both.assemble(source, parts, reports, joined)
+    both.process_files([(source, whole)])
+    with AvaeReader(joined[COMPRESS]) as reader:
+        assert reader.header.coded_channels == (0, 1)
+    for product in (COMPRESS, RESYNTHESIZE):
+        assert joined[product].read_bytes() == whole[product].read_bytes()
+
+
+def test_resynthesis_is_the_decode_of_the_file(
+    tmp_path: Path, both: Transformer
+) -> None:
+    source = save(tmp_path, "in.wav", sound(1.7, rate=48_000, channels=2))
+    first = outputs(tmp_path, "in", "first")
+    both.process_files([(source, first)])
+    again = {RESYNTHESIZE: tmp_path / "again.wav"}
+    report = both.process_files([(first[COMPRESS], again)])[0]
+    assert not isinstance(report, AudioVAEError), report
+    assert again[RESYNTHESIZE].read_bytes() == first[RESYNTHESIZE].read_bytes()
 
 
 def test_a_long_file_in_one_call_equals_the_clip_in_memory(tmp_path: Path, model: Model) -> None:
     clip = sound((SPAN_CHUNKS + 1.5) * CHUNK_STEP_SECONDS)
     source = save(tmp_path, "in.wav", clip)
-    resynthesize_file(source, tmp_path / "out.wav", model, quality=5)
+    settings = TransformSettings((RESYNTHESIZE,), quality=5)
+    process_file(source, {RESYNTHESIZE: tmp_path / "out.wav"}, model, settings)
     expected = resynthesize(read_audio(source), model, quality=5)
     got = read_audio(tmp_path / "out.wav")
     half_step_of_16_bits = 0.51 / 32_768
@@ -156,12 +210,13 @@ def test_a_long_file_in_one_call_equals_the_clip_in_memory(tmp_path: Path, model
 def test_identical_channels_are_coded_once(model: Model) -> None:
     mono = sound(1.0).waveform
     stereo = np.concatenate([mono, mono])
-    reconstructor = Reconstructor(model, 4.0, seed=0, device="cpu")
-    one = reconstructor.run([Signal(mono, 0, mono.shape[1], 0, 1)], Stopwatch())[0]
-    two = reconstructor.run([Signal(stereo, 0, mono.shape[1], 0, 1)], Stopwatch())[0]
-    assert two.bits == one.bits
-    np.testing.assert_array_equal(two.sound[0], two.sound[1])
-    np.testing.assert_array_equal(two.sound[0], one.sound[0])
+    reconstructor = Reconstructor(model)
+    stretch = Stretch(mono.shape[1], 0, 1)
+    one, one_sound = run(reconstructor, Signal(stretch, mono, 0, 4.0))
+    two, two_sound = run(reconstructor, Signal(stretch, stereo, 0, 4.0))
+    assert two.chunks == one.chunks
+    np.testing.assert_array_equal(two_sound[0], two_sound[1])
+    np.testing.assert_array_equal(two_sound[0], one_sound[0])
 
 
 def test_quality_changes_the_result_and_is_checked(model: Model) -> None:
@@ -176,8 +231,9 @@ def test_without_a_vocoder_griffin_lim_sounds_and_is_seeded(model: Model, tmp_pa
     silent_model = Model(**{**model.__dict__, "vocoder": None})
     source = save(tmp_path, "in.wav", sound(0.4))
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        settings = TransformSettings(quality=5, seed=seed)
-        Transformer(silent_model, settings).resynthesize_files([(source, tmp_path / f"{name}.wav")])
+        settings = TransformSettings((RESYNTHESIZE,), quality=5, seed=seed)
+        outputs_of = {RESYNTHESIZE: tmp_path / f"{name}.wav"}
+        Transformer(silent_model, settings).process_files([(source, outputs_of)])
     a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
     assert a == b
     assert a != c

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from audiovae.audio.formats import claims_to_be_audio
 from audiovae.audio.reader import AudioReader, is_audio_by_content, probe_audio
-from audiovae.audio.resample import ResampledReader, StreamResampler, resample
+from audiovae.audio.resample import RangeReader, ResampledReader, StreamResampler, resample
 from audiovae.audio.values import AudioInfo, AudioPath, Clip, Waveform, message
 from audiovae.audio.writer import AudioFormat, AudioWriter, write_audio
 from audiovae.errors import EmptyAudioError
@@ -20,6 +20,7 @@ __all__ = [
     "AudioReader",
     "AudioWriter",
     "Clip",
+    "RangeReader",
     "ResampledReader",
     "StreamResampler",
     "Waveform",

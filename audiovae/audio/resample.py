@@ -9,8 +9,10 @@ and nothing drifts over hours at odd ratios, as soxr's own stream does (measured
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from math import gcd
+from typing import Protocol
 
 import numpy as np
 import soxr
@@ -27,6 +29,17 @@ from audiovae.errors import ConfigError, ShapeError
 
 BLOCK_SECONDS = 2
 _CONTEXT_SAMPLES = 512  # at the lower of the two rates; the filter needs 250
+
+
+class RangeReader(Protocol):
+    """What can be resampled by range."""
+
+    @property
+    def info(self) -> AudioInfo:
+        """Rate, channels and length."""
+
+    def read(self, start: int, stop: int) -> Waveform:
+        """Samples `[channel, sample]` of a range inside the file."""
 
 
 class _Grid:
@@ -105,7 +118,8 @@ class ResampledReader:
     Any range equals the slice of `resample` of the whole file, bit for bit.
 
     Args:
-        path_or_reader: A file, opened and closed here, or a reader that the caller closes.
+        path_or_reader: A file, opened and closed here, or a reader that the caller closes:
+            `AudioReader` or anything else that reads by range.
         sample_rate: Wanted, Hz.
 
     Attributes:
@@ -113,13 +127,13 @@ class ResampledReader:
         num_samples: At the wanted rate: `ceil(source samples * wanted / source rate)`.
     """
 
-    def __init__(self, path_or_reader: AudioPath | AudioReader, sample_rate: int) -> None:
-        self._owned = not isinstance(path_or_reader, AudioReader)
-        self._reader = (
-            path_or_reader
-            if isinstance(path_or_reader, AudioReader)
-            else AudioReader(path_or_reader)
-        )
+    def __init__(self, path_or_reader: AudioPath | RangeReader, sample_rate: int) -> None:
+        self._owned: AudioReader | None = None
+        if isinstance(path_or_reader, (str, os.PathLike)):
+            self._owned = AudioReader(path_or_reader)
+            self._reader: RangeReader = self._owned
+        else:
+            self._reader = path_or_reader
         self.info: AudioInfo = self._reader.info
         self.sample_rate = sample_rate
         try:
@@ -143,7 +157,7 @@ class ResampledReader:
     def close(self) -> None:
         """Close the file if it was opened here."""
         if self._owned:
-            self._reader.close()
+            self._owned.close()
 
     def read(self, start: int, stop: int) -> Waveform:
         """Read a range at the wanted rate; zeros outside the file.

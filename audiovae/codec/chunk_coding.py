@@ -23,7 +23,7 @@ from audiovae.codec.symbols import (
     GroupSymbols,
     Integers,
     Positions,
-    prior_log_scale,
+    exact,
     quantise,
     restore,
     rows_at_ties,
@@ -104,14 +104,15 @@ def decode_chunks(
     readers = [_RowReader(model, table, chunk) for chunk in coded]
 
     def choose(group: int, features: Tensor, prior: Tensor) -> Tensor:
-        log_scale = prior_log_scale(bottleneck, prior)  # [batch, channel, step]
+        of_residual = bottleneck.split_prior(prior)
+        log_scale = exact(of_residual.log_scale)  # [batch, channel, step]
         residuals = np.zeros(log_scale.shape, dtype=np.int32)
         for row, reader in enumerate(readers):
             steps = -(-coded[row].num_frames // strides[group])
             decoded = reader.read(log_scale[row, :, :steps].ravel())
             residuals[row, :, :steps] = decoded.reshape(-1, steps)
         mask = step_mask(num_frames, features.shape[2], strides[group])
-        return restore(bottleneck, prior, residuals, mask)
+        return restore(of_residual, residuals, mask)
 
     with _exact_float32():
         log_mel = model.vae.top_down(num_frames, padded_frames, conditions, choose)

@@ -45,9 +45,10 @@ class SymbolEncoder:
             residuals: `[symbol]`, each within its row's limit.
             indices: `[symbol]`.
         """
-        shifted = (residuals + self._rows.limits[indices]).astype(np.int32)
-        for index, places in _by_index(indices):
-            self._encoder.encode(shifted[places], self._rows.model(index))
+        order, runs = _by_index(indices)
+        shifted = (residuals + self._rows.limits[indices])[order]
+        for index, start, stop in runs:
+            self._encoder.encode(shifted[start:stop], self._rows.model(index))
 
     def finish(self) -> bytes:
         """Everything that was appended, as bytes."""
@@ -75,24 +76,26 @@ class SymbolDecoder:
         Raises:
             BitstreamError: If the bytes cannot come from these frequencies.
         """
-        residuals = np.zeros(len(indices), dtype=np.int32)
+        order, runs = _by_index(indices)
+        shifted = np.zeros(len(indices), dtype=np.int32)
         try:
-            for index, places in _by_index(indices):
-                decoded = self._decoder.decode(self._rows.model(index), len(places))
-                residuals[places] = decoded - self._rows.limits[index]
+            for index, start, stop in runs:
+                shifted[start:stop] = self._decoder.decode(self._rows.model(index), stop - start)
         except (AssertionError, ValueError) as error:  # what constriction raises for bad words
             raise BitstreamError(
                 f"expected words of the range coder, got damaged ones ({error}); "
                 "copy the file again from its source"
             ) from None
-        return residuals
+        residuals = np.empty_like(shifted)
+        residuals[order] = shifted
+        return residuals - self._rows.limits[indices]
 
 
 class _CodedRows:
     """The library's models of a table, each made when it is first needed."""
 
     def __init__(self, table: FrequencyTable) -> None:
-        self.limits = table.limits()
+        self.limits = table.limits().astype(np.int32)
         self._table = table
         self._models: dict[int, Any] = {}
 
@@ -108,8 +111,11 @@ class _CodedRows:
         return self._models[index]
 
 
-def _by_index(indices: Integers) -> list[tuple[int, NDArray[np.int64]]]:
-    """Each scale index that occurs, ascending, with the places of its symbols in order."""
-    order = np.argsort(indices, kind="stable")
-    used, starts = np.unique(indices[order], return_index=True)
-    return list(zip(used.tolist(), np.split(order, starts[1:]), strict=True))
+def _by_index(indices: Integers) -> tuple[NDArray[np.int64], list[tuple[int, int, int]]]:
+    """The coding order, and in it the runs `(index, start, stop)` of each index, ascending."""
+    narrow = indices.astype(np.uint16)  # numpy sorts 16 bits by radix, ten times as fast
+    order = np.argsort(narrow, kind="stable")
+    counts = np.bincount(narrow)
+    stops = np.cumsum(counts)
+    runs = zip(range(len(counts)), (stops - counts).tolist(), stops.tolist(), strict=True)
+    return order, [run for run in runs if run[1] < run[2]]

@@ -69,8 +69,10 @@ class AvaeReader:
         self._file = _open(source)
         try:
             self.num_bytes = self._file.seek(0, os.SEEK_END)
-            self.header, after_header = _read_header(self._file, self.num_bytes)
-            self.entries, end = _read_table(self._file, self.header, after_header, self.num_bytes)
+            self.header, after_header, crc = _read_header(self._file, self.num_bytes)
+            self.entries, end = _read_table(
+                self._file, self.header, after_header, self.num_bytes, crc
+            )
             if self.num_bytes != end and not salvage:
                 raise _wrong_size(self.num_bytes, end)
         except BaseException:
@@ -187,8 +189,8 @@ def _open(source: str | Path | bytes | IO[bytes]) -> IO[bytes]:
         ) from None
 
 
-def _read_header(file: IO[bytes], num_bytes: int) -> tuple[AvaeHeader, int]:
-    """The header, and where it ends."""
+def _read_header(file: IO[bytes], num_bytes: int) -> tuple[AvaeHeader, int, int]:
+    """The header, where it ends, and its CRC."""
     file.seek(0)
     start = file.read(len(MAGIC) + 1)
     if not start or start[: len(MAGIC)] != MAGIC[: len(start)]:
@@ -208,14 +210,14 @@ def _read_header(file: IO[bytes], num_bytes: int) -> tuple[AvaeHeader, int]:
     reader = ByteReader(window, "the header")
     reader.take(len(start))
     body = reader.take(reader.varint())
-    stored_crc = reader.position
-    if zlib.crc32(window[:stored_crc]) != int.from_bytes(reader.take(CRC_BYTES), "little"):
+    crc = zlib.crc32(window[: reader.position])
+    if crc != int.from_bytes(reader.take(CRC_BYTES), "little"):
         raise BitstreamError(f"expected the header that was written, got damage; {_COPY_AGAIN}")
-    return AvaeHeader.from_bytes(body), reader.position
+    return AvaeHeader.from_bytes(body), reader.position, crc
 
 
 def _read_table(
-    file: IO[bytes], header: AvaeHeader, start: int, num_bytes: int
+    file: IO[bytes], header: AvaeHeader, start: int, num_bytes: int, header_crc: int
 ) -> tuple[list[ChunkEntry], int]:
     """The entries, and where the last payload ends."""
     count = header.num_chunks * len(header.coded_channels)
@@ -230,20 +232,24 @@ def _read_table(
     fields = []
     for _ in range(count):
         length = reader.varint()
+        if length > MAX_PAYLOAD_BYTES:
+            raise _damaged_table()
         fields.append((length, *np.frombuffer(reader.take(2 * CRC_BYTES), "<u4").tolist()))
-    table_bytes = reader.position
-    if zlib.crc32(window[:table_bytes]) != int.from_bytes(reader.take(CRC_BYTES), "little"):
-        raise BitstreamError(f"expected the table that was written, got damage; {_COPY_AGAIN}")
+    crc = zlib.crc32(window[: reader.position], header_crc)
+    if crc != int.from_bytes(reader.take(CRC_BYTES), "little"):
+        raise _damaged_table()
     entries = []
     offset = start + reader.position
     for length, bytes_crc, crc_of_symbols in fields:
-        if length > MAX_PAYLOAD_BYTES:
-            raise BitstreamError(
-                f"expected chunks of at most {MAX_PAYLOAD_BYTES} bytes, got {length}; {_COPY_AGAIN}"
-            )
         entries.append(ChunkEntry(offset, length, bytes_crc, crc_of_symbols))
         offset += length
     return entries, offset
+
+
+def _damaged_table() -> BitstreamError:
+    return BitstreamError(
+        f"expected the table of chunks that was written, got damage; {_COPY_AGAIN}"
+    )
 
 
 def _wrong_size(num_bytes: int, end: int) -> BitstreamError:

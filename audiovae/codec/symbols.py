@@ -20,7 +20,12 @@ from torch import Tensor
 
 from audiovae.errors import CheckpointError
 from audiovae.models.bottlenecks import LatentSample
-from audiovae.models.bottlenecks.quantized import Bottleneck, FrequencyTable, residual_bits
+from audiovae.models.bottlenecks.quantized import (
+    Bottleneck,
+    FrequencyTable,
+    ResidualPrior,
+    residual_bits,
+)
 
 TIE_MARGIN = 5e-5
 """Largest relative difference of a prior scale between encoder and decoder that is made good."""
@@ -46,23 +51,25 @@ class GroupSymbols:
 
 def rows_of(table: FrequencyTable, log_scale: Floats) -> Integers:
     """Row of the table for each scale."""
-    return np.searchsorted(table.boundaries, log_scale, side="right").astype(np.int32)
+    above, boundary = _nearest_boundary(table, log_scale)
+    return above - (log_scale < boundary)
 
 
 def rows_and_ties(
     table: FrequencyTable, log_scale: Floats, margin: float = TIE_MARGIN
 ) -> tuple[Integers, Positions]:
     """Encoder: the row of each scale `[symbol]`, and the ascending positions of ties."""
-    above = _row_above_nearest_boundary(table, log_scale)
-    is_tie = np.abs(log_scale - table.boundaries[above - 1]) < margin
-    rows = np.where(is_tie, above, rows_of(table, log_scale)).astype(np.int32)
-    return rows, np.flatnonzero(is_tie).astype(np.int64)
+    above, boundary = _nearest_boundary(table, log_scale)
+    distance = boundary - log_scale
+    rows = above - (distance >= margin)
+    return rows, np.flatnonzero(np.abs(distance) < margin)
 
 
 def rows_at_ties(table: FrequencyTable, log_scale: Floats, ties: Positions) -> Integers:
     """Decoder: the row of each scale `[symbol]`, given the encoder's ties."""
-    rows = rows_of(table, log_scale)
-    rows[ties] = _row_above_nearest_boundary(table, log_scale[ties])
+    above, boundary = _nearest_boundary(table, log_scale)
+    rows = above - (log_scale < boundary)
+    rows[ties] = above[ties]
     return rows
 
 
@@ -93,7 +100,7 @@ def quantise(
             "copy the model file again or use another"
         )
     rounded = torch.round(difference).cpu().numpy()  # [batch, channel, step]
-    log_scale = _exact(of_residual.log_scale)
+    log_scale = exact(of_residual.log_scale)
     limits = table.limits()
     residuals = np.zeros(rounded.shape, dtype=np.int32)
     symbols = []
@@ -108,15 +115,14 @@ def quantise(
     return LatentSample(of_residual.mean + residual, bits), symbols
 
 
-def prior_log_scale(bottleneck: Bottleneck, prior: Tensor) -> Floats:
-    """Decoder: `[batch, channel, step]` log prior scales of one group."""
-    return _exact(bottleneck.split_prior(prior).log_scale)
+def exact(values: Tensor) -> Floats:
+    """The same numbers as float64 on the CPU."""
+    return values.detach().cpu().double().numpy()
 
 
-def restore(bottleneck: Bottleneck, prior: Tensor, residuals: Integers, mask: Tensor) -> Tensor:
+def restore(of_residual: ResidualPrior, residuals: Integers, mask: Tensor) -> Tensor:
     """Decoder: the latent `[batch, channel, step]` of decoded residuals of the same shape."""
-    mean = bottleneck.split_prior(prior).mean
-    return (mean + torch.from_numpy(residuals).to(mean)) * mask
+    return (of_residual.mean + torch.from_numpy(residuals).to(of_residual.mean)) * mask
 
 
 def symbols_crc(residuals: Integers, crc: int = 0) -> int:
@@ -124,10 +130,8 @@ def symbols_crc(residuals: Integers, crc: int = 0) -> int:
     return zlib.crc32(residuals.astype("<i4").tobytes(), crc)
 
 
-def _row_above_nearest_boundary(table: FrequencyTable, log_scale: Floats) -> Integers:
+def _nearest_boundary(table: FrequencyTable, log_scale: Floats) -> tuple[Integers, Floats]:
+    """The row above the boundary nearest to each scale, and that boundary."""
     halfway = (table.boundaries[1:] + table.boundaries[:-1]) / 2
-    return (np.searchsorted(halfway, log_scale, side="right") + 1).astype(np.int32)
-
-
-def _exact(values: Tensor) -> Floats:
-    return values.detach().cpu().double().numpy()
+    nearest = np.searchsorted(halfway, log_scale, side="right").astype(np.int32)
+    return nearest + np.int32(1), table.boundaries[nearest]

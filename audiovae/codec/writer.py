@@ -103,7 +103,7 @@ class AvaeWriter:
         head = MAGIC + bytes([VERSION]) + write_varint(len(body)) + body
         table = b"".join(self._entries)
         file.write(head + _crc_bytes(zlib.crc32(head)))
-        file.write(table + _crc_bytes(zlib.crc32(table)))
+        file.write(table + _crc_bytes(zlib.crc32(table, zlib.crc32(head))))
         self._payloads.seek(0)
         shutil.copyfileobj(self._payloads, file)
 

@@ -9,6 +9,7 @@ Lv et al., 2024, arXiv:2406.08196); the phase comes from two channels through at
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import cast
 
@@ -19,7 +20,7 @@ from torch.nn import functional
 from audiovae.config import SpectrogramConfig, VocoderConfig
 from audiovae.errors import ShapeError
 from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock, step_mask
-from audiovae.spectrogram import mel_filterbank
+from audiovae.spectrogram import inverse_mel_filterbank
 
 _MAX_LOG_MAGNITUDE = 8.0  # e^8 is above a full-scale sine under this window (512)
 _LOG_MEL_CENTRE, _LOG_MEL_SPREAD = -5.0, 2.5  # brings a log-mel near zero mean, unit deviation
@@ -50,7 +51,7 @@ class Vocoder(nn.Module):
         super().__init__()
         self.config, self.spectrogram = config, spectrogram
         bins = spectrogram.num_bins
-        inverse = torch.linalg.pinv(mel_filterbank(spectrogram).double()).float()
+        inverse = inverse_mel_filterbank(spectrogram).clone()
         self.register_buffer("inverse_mel", inverse, persistent=False)  # [bin, mel]
         window = torch.hann_window(spectrogram.window_samples, periodic=True)
         self.register_buffer("window", window, persistent=False)
@@ -79,11 +80,12 @@ class Vocoder(nn.Module):
     def context_frames(self) -> int:
         """Frames on each side that a frame's samples depend on.
 
-        The embedding and each block reach half a kernel; overlapping windows of the inverse STFT
-        reach two more frames at this hop.
+        The embedding and each block reach half a kernel; the inverse STFT as many frames more as
+        have windows that reach into this one's samples (two at the default hop).
         """
         reach = self.config.kernel_size // 2
-        overlap = self.spectrogram.window_samples // self.spectrogram.hop_samples // 2
+        hop = self.spectrogram.hop_samples
+        overlap = math.ceil((self.spectrogram.window_samples - hop) / 2 / hop)
         return reach * (1 + self.config.num_blocks) + overlap
 
     def forward(self, log_mel: Tensor, num_frames: Tensor | None = None) -> Tensor:

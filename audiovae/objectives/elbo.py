@@ -3,12 +3,14 @@
 For the quantized bottleneck the KL term is the file size, so the objective of lossy compression
 and the (negative) ELBO are one: `lambda * distortion + rate` (Balle et al., 2018,
 arXiv:1802.01436). A model without quality conditioning is trained with
-`distortion + beta * rate`: beta = 1 the VAE (arXiv:1312.6114), other values the beta-VAE (Higgins
-et al., 2017).
+`distortion + beta * rate`, both in nats a frame: beta = 1 the VAE with a Laplacian (and, for the
+squared part, Gaussian) likelihood of the standardised log-mel (Kingma and Welling, 2014,
+arXiv:1312.6114), other values the beta-VAE (Higgins et al., 2017).
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -64,7 +66,7 @@ def elbo_terms(
     rate = output.level_bits().sum(dim=1) / num_frames
     log_lambda = output.latents.conditions.log_lambda
     if log_lambda is None:
-        loss = distortion * log_mel.shape[1] + objective.beta * rate
+        loss = distortion * log_mel.shape[1] + objective.beta * rate * math.log(2.0)
     else:
         loss = torch.exp(0.5 * log_lambda) * distortion + torch.exp(-0.5 * log_lambda) * rate
     l1_db = log_mel_to_db(error.detach().abs().sum(dim=(1, 2)) / cells)

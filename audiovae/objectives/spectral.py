@@ -9,14 +9,13 @@ distance is that of the DAC paper (Kumar et al., 2023, arXiv:2306.06546).
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from audiovae.config import SpectrogramConfig
-from audiovae.spectrogram import mel_filterbank
+from audiovae.spectrogram import hann_window, mel_filterbank
 
 MEL_DISTANCE_WINDOWS = (32, 64, 128, 256, 512, 1024, 2048)
 MEL_DISTANCE_BANDS = (5, 10, 20, 40, 80, 160, 320)
@@ -92,7 +91,7 @@ def framed_spectrum(waveform: Tensor, config: SpectrogramConfig) -> Tensor:
     """
     margin = (config.window_samples - config.hop_samples) // 2
     padded = functional.pad(waveform[:, None], (margin, margin), mode="reflect")[:, 0]
-    window = torch.hann_window(config.window_samples, periodic=True, device=waveform.device)
+    window = hann_window(config.window_samples, waveform.device)
     frames = padded.unfold(1, config.window_samples, config.hop_samples) * window
     spectrum = torch.fft.rfft(frames).transpose(1, 2)
     signs = 1.0 - 2.0 * (torch.arange(config.num_bins, device=waveform.device) % 2)
@@ -129,16 +128,11 @@ def _magnitude(parts: Tensor) -> Tensor:
     return (parts.square().sum(dim=-1) + _MAGNITUDE_FLOOR**2).sqrt()
 
 
-@lru_cache(maxsize=32)
-def _hann(window: int, device: torch.device) -> Tensor:
-    return torch.hann_window(window, periodic=True, device=device)
-
-
 def _stft(waveform: Tensor, window: int) -> Tensor:
     return torch.stft(
         waveform,
         window,
         hop_length=window // 4,
-        window=_hann(window, waveform.device),
+        window=hann_window(window, waveform.device),
         return_complex=True,
     )

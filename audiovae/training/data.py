@@ -1,8 +1,8 @@
-"""Training data: a whole corpus in memory (or memory-mapped), random crops drawn from it.
+"""Training data: a corpus of clips, and random crops drawn from it.
 
-Clips lie end to end in one array; a crop is a clip drawn in proportion to its length and a place
-in it. There is no loader process: on a GPU the array sits on the card (Measured: three hours of
-audio as int16 are under 1 GB), and drawing a batch is one gather.
+There is no loader process: a corpus of waveforms or log-mels sits in memory (on a GPU, on the
+card: three hours of audio as int16 are under 1 GB), and drawing a batch is a few copies. A corpus
+larger than memory is read from shards (`shards.py`), of which only the crops are touched.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,57 +24,103 @@ from torch import Tensor
 from audiovae import audio
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioReadError, ConfigError
-from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db
+from audiovae.spectrogram import ReadSamples, log_mel_window, num_frames
 
 _LOG = logging.getLogger(__name__)
 _INT16_SCALE = 32767.0
-_VALIDATION_PERCENT = 3
+_PIECE_FRAMES = 4096
+_VALIDATION_SHARE = 0.03
 _MAX_VALIDATION_CLIPS = 48
+_MEMORY_SHARE = 0.5
+_SPILL_SHARE = 8  # a crop may reach over a clip's end by an eighth, so that ends are learnt too
+_STATISTICS_FRAMES = 4_000_000
+_MIN_DEVIATION = 0.1  # a band that hardly varies is not blown up to unit deviation
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Clips end to end in one array.
+    """Clips in a few arrays.
 
     Attributes:
-        data: `[position, ...]`: samples (int16), or log-mel frames `[position, mel]` (float16).
-        starts: `[clip]`, first position of each clip.
-        lengths: `[clip]`, positions of each clip.
+        arrays: Each `[position, ...]`: samples (int16), or log-mel frames (float16, `[.., mel]`).
+        array_of: `[clip]`, which array holds a clip.
+        starts: `[clip]`, first position of a clip in its array.
+        lengths: `[clip]`, positions of a clip, at least one.
         names: Path of each clip, relative to the corpus.
+        mapped: Whether the arrays are files that should stay where they are.
     """
 
-    data: Tensor
+    arrays: tuple[Tensor, ...]
+    array_of: Tensor
     starts: Tensor
     lengths: Tensor
     names: tuple[str, ...]
+    mapped: bool = False
+
+    @classmethod
+    def of_clips(cls, clips: Sequence[Tensor], names: Sequence[str]) -> Corpus:
+        """A corpus in memory, an array a clip."""
+        count = len(clips)
+        lengths = torch.tensor([len(clip) for clip in clips])
+        starts = torch.zeros(count, dtype=torch.long)
+        return cls(tuple(clips), torch.arange(count), starts, lengths, tuple(names))
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """`[clip]`, running sum of the lengths."""
+        return self.lengths.cumsum(0)
 
     def clip(self, index: int) -> Tensor:
-        """Data of one clip."""
+        """Data of one clip, `[position, ...]`."""
         start = int(self.starts[index])
-        return self.data[start : start + int(self.lengths[index])]
+        array = self.arrays[int(self.array_of[index])]
+        return array[start : start + int(self.lengths[index])]
 
     def subset(self, indices: Sequence[int]) -> Corpus:
         """The same data seen as fewer clips."""
-        keep = torch.as_tensor(indices, dtype=torch.long, device=self.starts.device)
-        names = tuple(self.names[index] for index in indices)
-        return Corpus(self.data, self.starts[keep], self.lengths[keep], names)
-
-    def to(self, device: torch.device) -> Corpus:
-        """The corpus on another device."""
-        return Corpus(
-            self.data.to(device), self.starts.to(device), self.lengths.to(device), self.names
+        keep = torch.as_tensor(indices, dtype=torch.long)
+        return replace(
+            self,
+            array_of=self.array_of[keep],
+            starts=self.starts[keep],
+            lengths=self.lengths[keep],
+            names=tuple(self.names[index] for index in indices),
         )
 
+    def to(self, device: torch.device) -> Corpus:
+        """The corpus with its arrays on another device; mapped ones stay."""
+        if self.mapped:
+            return self
+        return replace(self, arrays=tuple(array.to(device) for array in self.arrays))
+
     def split(self) -> tuple[Corpus, Corpus]:
-        """Training and validation clips; a clip's side depends on its name alone."""
-        ranked = sorted(range(len(self.names)), key=lambda i: _name_hash(self.names[i]))
-        count = min(len(ranked) * _VALIDATION_PERCENT // 100, _MAX_VALIDATION_CLIPS)
-        count = max(count, 1 if len(ranked) > 1 else 0)
-        held_back = sorted(ranked[:count])
-        kept = sorted(ranked[count:])
-        return self.subset(kept), self.subset(held_back or kept)
+        """Training and validation clips.
+
+        A clip's side depends on its name alone, so a growing corpus never moves a clip from one
+        side to the other, unless it is so small that no name falls on the validation side: then
+        one clip is held back, and of a single clip the last tenth. Of very many clips that are
+        held back, a few dozen are enough to measure on.
+        """
+        if len(self.names) == 1:
+            return self._split_in_time()
+        ranks = [_name_rank(name) for name in self.names]
+        by_rank = sorted(range(len(ranks)), key=ranks.__getitem__)
+        count = sum(rank < _VALIDATION_SHARE for rank in ranks)
+        count = min(max(count, 1), len(ranks) - 1)
+        held_back, kept = by_rank[:count], by_rank[count:]
+        return self.subset(sorted(kept)), self.subset(sorted(held_back[:_MAX_VALIDATION_CLIPS]))
+
+    def _split_in_time(self) -> tuple[Corpus, Corpus]:
+        held_back = self.lengths // 10
+        if int(held_back) == 0:
+            return self, self
+        kept = self.lengths - held_back
+        return (
+            replace(self, lengths=kept),
+            replace(self, starts=self.starts + kept, lengths=held_back),
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +137,7 @@ class Crops:
 
 
 def draw_crops(
-    corpus: Corpus, batch_size: int, crop: int, generator: torch.Generator, spill: int = 0
+    corpus: Corpus, batch_size: int, crop: int, generator: torch.Generator, device: torch.device
 ) -> Crops:
     """Draw random crops, clips in proportion to their length.
 
@@ -100,22 +146,19 @@ def draw_crops(
         batch_size: Crops to draw.
         crop: Positions of a crop.
         generator: A CPU generator; its state is all the randomness there is.
-        spill: How far a crop may reach over a clip's end, so that ends are learnt too.
+        device: Where the crops are wanted.
     """
-    weights = corpus.lengths.double().cpu()
-    clips = torch.multinomial(weights, batch_size, replacement=True, generator=generator)
-    lengths = corpus.lengths.cpu()[clips]
-    room = (lengths - crop + spill).clamp(min=0) + 1
-    places = (torch.rand(batch_size, generator=generator, dtype=torch.float64) * room).long()
-    device = corpus.data.device
-    first = (corpus.starts.cpu()[clips] + places).to(device)
-    valid = (lengths - places).clamp(max=crop).to(device)
-    offsets = torch.arange(crop, device=device)
-    inside = offsets[None] < valid[:, None]
-    index = (first[:, None] + offsets[None]).clamp(max=corpus.data.shape[0] - 1)
-    data = corpus.data[index]
-    data = data * inside.reshape(inside.shape + (1,) * (data.ndim - 2)).to(data.dtype)
-    return Crops(data, valid)
+    draw = torch.rand(2, batch_size, generator=generator, dtype=torch.float64)
+    clips = torch.searchsorted(corpus.ends, (draw[0] * corpus.ends[-1]).long(), right=True)
+    lengths = corpus.lengths[clips]
+    room = (lengths - crop + crop // _SPILL_SHARE).clamp(min=0) + 1
+    places = (draw[1] * room).long()
+    first = corpus.arrays[0]
+    data = first.new_zeros((batch_size, crop, *first.shape[1:]))
+    for row, (clip, place) in enumerate(zip(clips.tolist(), places.tolist(), strict=True)):
+        piece = corpus.clip(clip)[place : place + crop]
+        data[row, : len(piece)] = piece
+    return Crops(data.to(device), (lengths - places).clamp(max=crop).to(device))
 
 
 def load_waveforms(
@@ -126,44 +169,76 @@ def load_waveforms(
     Files that are no audio are left out; unreadable ones are logged and left out.
 
     Raises:
-        ConfigError: If there is no directory or no readable audio in it.
+        ConfigError: If there is no directory, no readable audio in it, or too much for memory.
     """
-    paths = _audio_paths(directory)
-
-    def decode(path: Path) -> NDArray[np.int16] | None:
-        try:
-            waveform = audio.read_audio(path, sample_rate=sample_rate).waveform.mean(axis=0)
-        except AudioReadError as error:
-            _LOG.warning("left out of training: %s", error)
-            return None
-        scaled: NDArray[np.int16] = np.clip(
-            np.round(waveform * _INT16_SCALE), -32768, 32767
-        ).astype(np.int16)
-        return scaled
-
-    clips, names = [], []
-    with ThreadPoolExecutor(workers) as pool:
-        for done, (path, clip) in enumerate(zip(paths, pool.map(decode, paths), strict=True)):
+    paths = audio_paths(directory)
+    limit = _MEMORY_SHARE * _memory_bytes()
+    clips: list[Tensor] = []
+    names: list[str] = []
+    total = 0
+    pool = ThreadPoolExecutor(workers)
+    try:
+        decoded = pool.map(lambda path: _decode(path, sample_rate), paths)
+        for done, (path, clip) in enumerate(zip(paths, decoded, strict=True), start=1):
             if clip is not None:
-                clips.append(clip)
+                clips.append(torch.from_numpy(clip))
                 names.append(path.relative_to(directory).as_posix())
+                total += clip.nbytes
+            if total > limit:
+                raise ConfigError(
+                    f"{directory}: expected audio that fits in half of this machine's memory, "
+                    f"got more ({done} of {len(paths)} files fill {total / 2**30:.1f} GiB); make "
+                    "shards with python -m pipelines.preprocess and train on those"
+                )
             if progress:
-                progress(done + 1, len(paths))
+                progress(done, len(paths))
+    finally:
+        pool.shutdown(cancel_futures=True)
     if not clips:
         raise ConfigError(
-            f"{directory}: expected readable audio files, got none of {len(paths)} that could be "
-            "decoded; see the warnings above"
+            f"{directory}: expected readable audio files, got none among the {len(paths)} that "
+            "are named like audio; the warnings above say why"
         )
-    return _corpus_of(clips, names)
+    return Corpus.of_clips(clips, names)
+
+
+def audio_paths(directory: Path) -> list[Path]:
+    """Files below a directory that are named like audio, sorted.
+
+    Raises:
+        ConfigError: If there is no directory, or none of its files is named like audio.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory}: expected a directory of audio, found none; check the path")
+    found = (Path(root) / name for root, _, names in os.walk(directory) for name in names)
+    paths = sorted(path for path in found if audio.claims_to_be_audio(path))
+    if not paths:
+        raise ConfigError(f"{directory}: expected audio files, found none; check the path")
+    return paths
+
+
+def log_mel_pieces(
+    read: ReadSamples, num_samples: int, config: SpectrogramConfig
+) -> Iterator[Tensor]:
+    """Log-mel of a mono signal as float16 `[frame, mel]`, in order, 48 s at a time."""
+    total = num_frames(num_samples, config)
+    for first in range(0, total, _PIECE_FRAMES):
+        last = min(first + _PIECE_FRAMES, total)
+        yield log_mel_window(read, num_samples, first, last, config)[0].T.half()
 
 
 def log_mel_corpus(waveforms: Corpus, config: SpectrogramConfig) -> Corpus:
     """Log-mel of every clip of a waveform corpus, as float16 frames `[frame, mel]`."""
     clips = []
     for index in range(len(waveforms.names)):
-        samples = waveforms.clip(index).float() / _INT16_SCALE
-        clips.append(log_mel_spectrogram(samples[None], config)[0].T.half().cpu().numpy())
-    return _corpus_of(clips, list(waveforms.names))
+        clip = waveforms.clip(index)
+
+        def read(start: int, stop: int, clip: Tensor = clip) -> NDArray[np.float32]:
+            samples: NDArray[np.float32] = to_float(clip[start:stop])[None].numpy()
+            return samples
+
+        clips.append(torch.cat(list(log_mel_pieces(read, len(clip), config))))
+    return Corpus.of_clips(clips, waveforms.names)
 
 
 def to_float(samples: Tensor) -> Tensor:
@@ -172,111 +247,53 @@ def to_float(samples: Tensor) -> Tensor:
 
 
 def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `[mel]` over all frames of a log-mel corpus.
+    """Mean and standard deviation `[mel]` of a log-mel corpus; of 13 hours of a larger one.
 
     Raises:
         ConfigError: If the corpus is digital silence, which no model can be standardised by.
     """
     total = torch.zeros(config.num_mels, dtype=torch.float64)
     squares = torch.zeros_like(total)
-    for index in range(len(corpus.names)):
-        frames = corpus.clip(index).double().cpu()
-        total += frames.sum(dim=0)
-        squares += frames.square().sum(dim=0)
-    count = int(corpus.lengths.sum())
+    count = 0
+    for index in sorted(range(len(corpus.names)), key=lambda i: _name_rank(corpus.names[i])):
+        for frames in corpus.clip(index).split(_PIECE_FRAMES):
+            values = frames.double().cpu()
+            total += values.sum(dim=0)
+            squares += values.square().sum(dim=0)
+            count += len(values)
+        if count >= _STATISTICS_FRAMES:
+            break
     mean = total / count
     variance = (squares / count - mean.square()).clamp(min=0)
-    if float(variance.max()) < 1e-6:
+    if float(variance.max()) < 1e-6 and float(mean.max()) < config.log_floor + 0.1:
         raise ConfigError("expected training audio with sound in it, got silence only")
-    return mean.float(), variance.sqrt().clamp(min=0.1).float()
+    return mean.float(), variance.sqrt().clamp(min=_MIN_DEVIATION).float()
 
 
-def augment_log_mel(
-    log_mel: Tensor, config: SpectrogramConfig, generator: torch.Generator
-) -> Tensor:
-    """Vary level, tone and band limit of `[batch, mel, frame]`, and cut in silence.
-
-    A gain is an addition in log-mel, so all of this costs nothing beside the model; values stay
-    at or above the floor, as the spectrogram's do.
-    """
-    batch, num_mels, frames = log_mel.shape
-
-    def uniform(low: float, high: float) -> Tensor:
-        draw = torch.rand(batch, 1, 1, generator=generator) * (high - low) + low
-        return draw.to(log_mel.device)
-
-    def happens(probability: float) -> Tensor:
-        return uniform(0, 1) < probability
-
-    decibel = 1.0 / float(log_mel_to_db(torch.ones(1)))
-    gain = torch.where(happens(0.6), uniform(-24, 9) * decibel, torch.zeros_like(uniform(0, 1)))
-    band = torch.arange(num_mels, device=log_mel.device)[None, :, None] / num_mels
-    tilt = torch.where(happens(0.3), uniform(-9, 9) * decibel, torch.zeros_like(gain))
-    changed = log_mel + gain + tilt * (band - 0.5)
-    cutoff = torch.where(happens(0.1), uniform(0.45, 1.0), torch.full_like(gain, 2.0))
-    changed = torch.where(band > cutoff, torch.full_like(changed, config.log_floor), changed)
-    position = torch.arange(frames, device=log_mel.device)[None, None]
-    start = uniform(0, frames)
-    stop = start + uniform(4, frames / 2)
-    silent = happens(0.06) & (position >= start) & (position < stop)
-    changed = changed.masked_fill(silent, config.log_floor)
-    return changed.clamp(min=config.log_floor)
+def _decode(path: Path, sample_rate: int) -> NDArray[np.int16] | None:
+    """Mono int16 of a file, a piece at a time; None (and a warning) if it cannot be read."""
+    try:
+        with audio.ResampledReader(path, sample_rate) as reader:
+            samples = np.empty(reader.num_samples, np.int16)
+            for start in range(0, len(samples), _PIECE_FRAMES * 512):
+                stop = min(start + _PIECE_FRAMES * 512, len(samples))
+                scaled = np.round(reader.read(start, stop).mean(axis=0) * _INT16_SCALE)
+                samples[start:stop] = np.clip(scaled, -32768, 32767)
+    except AudioReadError as error:
+        _LOG.warning("left out of training: %s", error)
+        return None
+    return samples
 
 
-def augment_waveform(waveform: Tensor, sample_rate: int, generator: torch.Generator) -> Tensor:
-    """Teach what archives hold: levels, band limits, silence, fades and clipping.
-
-    Args:
-        waveform: `[batch, sample]`, float32.
-        sample_rate: Hz.
-        generator: A CPU generator.
-    """
-    batch, samples = waveform.shape
-    device = waveform.device
-
-    def uniform(low: float, high: float) -> Tensor:
-        draw = torch.rand(batch, 1, generator=generator) * (high - low) + low
-        return draw.to(device)
-
-    def happens(probability: float) -> Tensor:
-        return uniform(0, 1) < probability
-
-    peak = waveform.abs().amax(dim=1, keepdim=True).clamp(min=1e-4)
-    level_db = torch.where(happens(0.7), uniform(-24, 0), uniform(-60, 0))
-    changed = waveform * torch.where(
-        happens(0.7), 10 ** (level_db / 20) / peak, torch.ones_like(peak)
-    )
-    spectrum = torch.fft.rfft(changed)
-    frequency = torch.linspace(0, sample_rate / 2, spectrum.shape[1], device=device)
-    cutoff = torch.where(happens(0.2), 1000 * 2 ** uniform(1.0, 4.3), torch.full_like(peak, 1e9))
-    steepness = uniform(50, 400)
-    changed = torch.fft.irfft(spectrum * torch.sigmoid((cutoff - frequency) / steepness), n=samples)
-    position = torch.arange(samples, device=device)[None]
-    start, length = uniform(0, samples), uniform(samples / 64, samples / 2)
-    silent = happens(0.1) & (position >= start) & (position < start + length)
-    fade = torch.where(
-        happens(0.1), ((position - start) / length).clamp(0, 1), torch.ones_like(changed)
-    )
-    overdriven = torch.where(happens(0.05), uniform(1, 4), torch.ones_like(peak))
-    changed = changed.masked_fill(silent, 0.0) * fade * overdriven
-    return changed.clamp(-1, 1)
+def _memory_bytes() -> float:
+    """This machine's memory; infinite where it cannot be told."""
+    try:
+        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    except (AttributeError, ValueError, OSError):
+        return float("inf")
 
 
-def _audio_paths(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        raise ConfigError(f"{directory}: expected a directory of audio, got none; check --data")
-    found = (Path(root) / name for root, _, names in os.walk(directory) for name in names)
-    paths = sorted(path for path in found if audio.claims_to_be_audio(path))
-    if not paths:
-        raise ConfigError(f"{directory}: expected audio files, found none; check --data")
-    return paths
-
-
-def _corpus_of(clips: list[NDArray[Any]], names: list[str]) -> Corpus:
-    lengths = torch.tensor([len(clip) for clip in clips], dtype=torch.long)
-    starts = torch.cumsum(lengths, 0) - lengths
-    return Corpus(torch.from_numpy(np.concatenate(clips)), starts, lengths, tuple(names))
-
-
-def _name_hash(name: str) -> str:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
+def _name_rank(name: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:6], "big") / 2**48

@@ -1,32 +1,30 @@
 """The training loop: one for every task.
 
-A task says what is optimised (`losses`), the loop does the rest: optimiser and schedule, clipping
+A task says what is optimised (`updates`), the loop does the rest: optimiser and schedule, clipping
 and skipping of gradients, averaging of weights, logs, validation, and a state from which a killed
 run continues on the same curve.
 """
 
 from __future__ import annotations
 
-import copy
-import csv
 import logging
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from audiovae.config import TrainingConfig
-from audiovae.errors import CheckpointError
+from audiovae.config import ModelConfig, TrainingConfig
+from audiovae.errors import ConfigError
+from audiovae.training.logs import CsvLog
+from audiovae.training.state import Progress, RunState
 
 _LOG = logging.getLogger(__name__)
-_STATE_NAME = "state.pt"
-_STATE_VERSION = 1
+_MAX_SKIPS_IN_A_ROW = 100
 
 
 @dataclass(frozen=True)
@@ -54,6 +52,7 @@ class Update:
 class TrainingTask(Protocol):
     """What the loop trains."""
 
+    config: ModelConfig
     networks: Mapping[str, nn.Module]
     """Networks by name; each has its own optimiser."""
 
@@ -70,189 +69,159 @@ class TrainingTask(Protocol):
         ...
 
 
-@dataclass
-class Progress:
-    """How far a run is."""
+class Watcher:
+    """Looks on while a run trains; commands override what they show. Silent as it is."""
 
-    step: int = 0
-    seconds: float = 0.0
-    skipped: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
+    def stepped(self, progress: Progress) -> None:
+        """A step was taken."""
+
+    def validated(self, step: int, result: Validation) -> None:
+        """The averaged networks were measured, and their model file written."""
+
+    def wants_stop(self) -> bool:
+        """Whether the run should save its state and return."""
+        return False
 
 
 def train(
     task: TrainingTask,
-    config: TrainingConfig,
     run_dir: Path,
     device: torch.device,
     *,
     resume: bool = False,
-    report: Callable[[str], None] = _LOG.info,
+    watcher: Watcher | None = None,
 ) -> Progress:
-    """Train a task until its steps or its minutes are used up.
+    """Train a task until its steps or its minutes are used up, or its watcher wants to stop.
 
     Args:
-        task: Networks and losses.
-        config: Optimiser, schedule and how often to log, validate and save.
+        task: Networks, losses and settings.
         run_dir: Where logs, state and the model file go.
         device: Where the networks are.
         resume: Continue from the state in `run_dir`.
-        report: Takes one line at a time for the user.
+        watcher: Is told of every step, and may stop the run.
 
     Raises:
         CheckpointError: If `resume` is asked for and there is no state, or one of another shape.
+        ConfigError: If the training diverges.
     """
+    watcher = watcher or Watcher()
     run_dir.mkdir(parents=True, exist_ok=True)
-    run = _Run(task, config, run_dir, device)
-    if resume:
-        run.restore()
-        report(f"resumed at step {run.progress.step}")
-    log = _CsvLog(run_dir / "metrics.csv", run.progress.step)
-    validation_log = _CsvLog(run_dir / "validation.csv", run.progress.step)
-    started = time.monotonic() - run.progress.seconds
+    run = _Run(task, run_dir, device, resume)
+    progress, config = run.state.progress, task.config.training
+    log = CsvLog(run_dir / "metrics.csv", progress.step)
+    validation_log = CsvLog(run_dir / "validation.csv", progress.step)
+    if not resume:
+        run.save()  # so that a run that is killed early can be resumed too
+    started = time.monotonic() - progress.seconds
     last_saved = time.monotonic()
-    last_logged = (run.progress.step, run.progress.seconds)
-    while (fraction := run.fraction_done()) < 1.0:
-        metrics = run.step(fraction)
-        run.progress.seconds = time.monotonic() - started
-        step = run.progress.step
-        if step % config.log_every_steps == 0:
-            rate = (step - last_logged[0]) / max(run.progress.seconds - last_logged[1], 1e-9)
-            last_logged = (step, run.progress.seconds)
-            row = {name: float(value) for name, value in metrics.items()}
-            log.write(step, {"seconds": run.progress.seconds, "steps_per_second": rate, **row})
-            report(_line(step, run.fraction_done(), rate, run.progress.seconds, row))
-        if step % config.validate_every_steps == 0:
-            run.validate(validation_log, report)
+    last_logged = (progress.step, progress.seconds)
+    progress.fraction = _fraction_done(progress, config)
+    while progress.fraction < 1.0 and not watcher.wants_stop():
+        metrics = run.step()
+        progress.seconds = time.monotonic() - started
+        progress.fraction = _fraction_done(progress, config)
+        if progress.step % config.log_every_steps == 0:
+            steps, seconds = progress.step - last_logged[0], progress.seconds - last_logged[1]
+            last_logged = (progress.step, progress.seconds)
+            progress.steps_per_second = steps / max(seconds, 1e-9)
+            run.log(log, metrics)
+        watcher.stepped(progress)
+        if progress.step % config.validate_every_steps == 0:
+            run.validate(validation_log, watcher)
         if time.monotonic() - last_saved > config.checkpoint_every_seconds:
             run.save()
             last_saved = time.monotonic()
-    run.validate(validation_log, report)
+    if progress.fraction >= 1.0 and validation_log.last_step < progress.step:
+        run.validate(validation_log, watcher)
     run.save()
-    return run.progress
+    return progress
 
 
 class _Run:
-    """Networks, their averages and optimisers, and the state they are saved as."""
+    """A task and everything that changes while it is trained."""
 
     def __init__(
-        self, task: TrainingTask, config: TrainingConfig, run_dir: Path, device: torch.device
+        self, task: TrainingTask, run_dir: Path, device: torch.device, resume: bool
     ) -> None:
-        self.task, self.config, self.run_dir, self.device = task, config, run_dir, device
-        self.progress = Progress()
-        self.generator = torch.Generator().manual_seed(config.seed)
-        self.averages = {
-            name: copy.deepcopy(network).eval().requires_grad_(False)
-            for name, network in task.networks.items()
-        }
-        self.optimisers = {
-            name: torch.optim.AdamW(
-                _decay_groups(network, config.weight_decay),
-                lr=config.learning_rate,
-                betas=(0.9, 0.99),
-                fused=True,
-            )
-            for name, network in task.networks.items()
-        }
+        self.task, self.config, self.run_dir = task, task.config.training, run_dir
+        self.state = RunState(task.networks, self.config, device)
+        self._skipped_in_a_row = 0
+        if resume:
+            self.state.restore(run_dir)
 
-    def fraction_done(self) -> float:
-        """Progress in [0, 1]: by steps, or by minutes if these run out first."""
-        fraction = self.progress.step / self.config.steps
-        if self.config.minutes is not None:
-            fraction = max(fraction, self.progress.seconds / (60 * self.config.minutes))
-        return fraction
+    def save(self) -> None:
+        """Write the state, from which a run continues."""
+        self.state.save(self.run_dir)
 
-    def step(self, fraction: float) -> dict[str, Tensor]:
+    def step(self) -> dict[str, Tensor]:
         """Take one step of every network; metrics are left on the device."""
-        rate = learning_rate(self.config, self.progress.step, fraction)
+        progress = self.state.progress
+        rate = learning_rate(self.config, progress.step, progress.fraction)
         metrics: dict[str, Tensor] = {}
-        for update in self.task.updates(self.generator):
+        for update in self.task.updates(self.state.generator):
             norm = self._optimise(update, rate)
             metrics |= update.metrics
             metrics[f"gradient_norm_{update.network}"] = norm
-        self.progress.step += 1
+        progress.step += 1
         return metrics
 
+    def log(self, log: CsvLog, metrics: Mapping[str, Tensor]) -> None:
+        """Write a row of training metrics."""
+        progress = self.state.progress
+        progress.training_metrics = {name: float(value) for name, value in metrics.items()}
+        times = {"seconds": progress.seconds, "steps_per_second": progress.steps_per_second}
+        row = {**times, **progress.training_metrics, "skipped": progress.skipped}
+        log.write(progress.step, row)
+
+    def validate(self, log: CsvLog, watcher: Watcher) -> None:
+        """Measure the averaged networks, and write the model file."""
+        progress = self.state.progress
+        result = self.task.validate(self.state.averages, progress.step)
+        progress.metrics = result.metrics
+        self.task.export(self.state.averages, progress)
+        log.write(progress.step, result.metrics)
+        watcher.validated(progress.step, result)
+
     def _optimise(self, update: Update, rate: float) -> Tensor:
-        network, optimiser = self.task.networks[update.network], self.optimisers[update.network]
+        network = self.task.networks[update.network]
+        optimiser = self.state.optimisers[update.network]
         optimiser.zero_grad(set_to_none=True)
         update.loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(network.parameters(), self.config.gradient_clip)
         if not float(norm) < self.config.skip_gradient_above:  # also true of NaN
-            self.progress.skipped += 1
+            self._skip(float(norm))
             return norm
+        self._skipped_in_a_row = 0
         for group in optimiser.param_groups:
             group["lr"] = rate
         optimiser.step()
         self._average(update.network)
         return norm
 
+    def _skip(self, norm: float) -> None:
+        progress = self.state.progress
+        progress.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= _MAX_SKIPS_IN_A_ROW:
+            raise ConfigError(
+                f"expected gradients below {self.config.skip_gradient_above}, got "
+                f"{_MAX_SKIPS_IN_A_ROW} updates in a row above it (norm {norm:.3g} at step "
+                f"{progress.step}): the training diverged; lower training.learning_rate, or "
+                "raise training.skip_gradient_above"
+            )
+
     @torch.no_grad()
     def _average(self, name: str) -> None:
         """Exponential moving average of the weights, its window growing with the run."""
-        decay = min(self.config.ema_decay, (1 + self.progress.step) / (10 + self.progress.step))
+        step = self.state.progress.step
+        decay = min(self.config.ema_decay, (1 + step) / (10 + step))
         source: list[Tensor] = list(self.task.networks[name].parameters())
-        target: list[Tensor] = list(self.averages[name].parameters())
+        target: list[Tensor] = list(self.state.averages[name].parameters())
         torch._foreach_lerp_(target, source, 1.0 - decay)
         for kept, current in zip(
-            self.averages[name].buffers(), self.task.networks[name].buffers(), strict=True
+            self.state.averages[name].buffers(), self.task.networks[name].buffers(), strict=True
         ):
             kept.copy_(current)
-
-    def validate(self, log: _CsvLog, report: Callable[[str], None]) -> None:
-        """Measure the averaged networks, and write the model file."""
-        result = self.task.validate(self.averages, self.progress.step)
-        self.progress.metrics = result.metrics
-        log.write(self.progress.step, result.metrics)
-        figures = " ".join(f"{name}={value:.4g}" for name, value in result.metrics.items())
-        report(f"validation step={self.progress.step} {figures}")
-        for warning in result.warnings:
-            report(f"warning: {warning}")
-        self.task.export(self.averages, self.progress)
-
-    def save(self) -> None:
-        """Write the whole state atomically."""
-        state = {
-            "version": _STATE_VERSION,
-            "step": self.progress.step,
-            "seconds": self.progress.seconds,
-            "skipped": self.progress.skipped,
-            "networks": {n: m.state_dict() for n, m in self.task.networks.items()},
-            "averages": {n: m.state_dict() for n, m in self.averages.items()},
-            "optimisers": {n: o.state_dict() for n, o in self.optimisers.items()},
-            "generator": self.generator.get_state(),
-            "torch_random": torch.get_rng_state(),
-            "cuda_random": torch.cuda.get_rng_state_all() if self.device.type == "cuda" else [],
-        }
-        temporary = self.run_dir / f"{_STATE_NAME}.tmp"
-        torch.save(state, temporary)
-        os.replace(temporary, self.run_dir / _STATE_NAME)
-
-    def restore(self) -> None:
-        """Read the state that `save` wrote."""
-        path = self.run_dir / _STATE_NAME
-        if not path.is_file():
-            raise CheckpointError(
-                f"{path}: expected the state of an earlier run, found none; leave out --resume "
-                "to start anew"
-            )
-        try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-            for name, network in self.task.networks.items():
-                network.load_state_dict(state["networks"][name])
-                self.averages[name].load_state_dict(state["averages"][name])
-                self.optimisers[name].load_state_dict(state["optimisers"][name])
-        except (RuntimeError, KeyError, ValueError, EOFError) as error:
-            reason = str(error).splitlines()[0]
-            raise CheckpointError(
-                f"{path}: expected the state of this config's networks, got another: {reason}; "
-                "resume with the config the run was started with"
-            ) from None
-        self.generator.set_state(state["generator"].cpu())
-        torch.set_rng_state(state["torch_random"].cpu())
-        if state["cuda_random"]:
-            torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda_random"]])
-        self.progress = Progress(state["step"], state["seconds"], state["skipped"])
 
 
 def learning_rate(config: TrainingConfig, step: int, fraction: float) -> float:
@@ -263,54 +232,9 @@ def learning_rate(config: TrainingConfig, step: int, fraction: float) -> float:
     return config.learning_rate * warm * (floor + (1 - floor) * cosine)
 
 
-def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Decay matrices; leave biases, norms and scales alone."""
-    parameters = list(network.parameters())
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-
-
-def _line(step: int, fraction: float, rate: float, seconds: float, row: dict[str, float]) -> str:
-    left = seconds * (1 - fraction) / max(fraction, 1e-9)
-    figures = " ".join(f"{name}={value:.4g}" for name, value in row.items())
-    return (
-        f"step={step} done={100 * fraction:.1f}% steps_per_second={rate:.2f} "
-        f"left={left / 60:.1f}min {figures}"
-    )
-
-
-class _CsvLog:
-    """A CSV file that a resumed run continues: rows after its step are dropped."""
-
-    def __init__(self, path: Path, step: int) -> None:
-        self._path = path
-        self._columns: list[str] = []
-        kept: list[dict[str, str]] = []
-        if step and path.is_file():
-            with path.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self._columns = list(reader.fieldnames or [])
-                kept = [row for row in reader if (row["step"] or "").isdigit()]
-            kept = [row for row in kept if int(row["step"]) <= step]
-        if kept:
-            self._rewrite(kept)
-        else:
-            path.unlink(missing_ok=True)
-            self._columns = []
-
-    def write(self, step: int, row: dict[str, float]) -> None:
-        """Append a row; the first row names the columns."""
-        if not self._columns:
-            self._columns = ["step", *row]
-            self._rewrite([])
-        with self._path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
-            writer.writerow({"step": step, **{k: f"{v:.6g}" for k, v in row.items()}})
-
-    def _rewrite(self, rows: list[dict[str, str]]) -> None:
-        with self._path.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
+def _fraction_done(progress: Progress, config: TrainingConfig) -> float:
+    """Progress in [0, 1]: by steps, or by minutes if these run out first."""
+    fraction = progress.step / config.steps
+    if config.minutes is not None:
+        fraction = max(fraction, progress.seconds / (60 * config.minutes))
+    return min(fraction, 1.0)

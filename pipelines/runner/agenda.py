@@ -27,7 +27,7 @@ from pipelines.runner.units import (
 )
 
 if TYPE_CHECKING:
-    from audiovae.transform import SpanReport
+    from audiovae.reports import SpanReport
 
 MIN_PACK_SECONDS: Final = 60.0
 MAX_PACK_SECONDS: Final = 120.0

@@ -120,13 +120,15 @@ class _Batch:
 
     def run(self, stop: StopRequest) -> ExitStatus:
         """Plan, work, and leave manifest, summary and report behind."""
-        shutil.rmtree(self._output_dir / WORK_DIR_NAME, ignore_errors=True)
+        self._clear_work_dir()  # of a run that was killed
         with self._ledger:
             tasks, refused = self._plan(_LazySpanPlanner())
             self._ledger.record(refused)
             if tasks:
-                self._work(tasks, stop)
-        shutil.rmtree(self._output_dir / WORK_DIR_NAME, ignore_errors=True)
+                try:
+                    self._work(tasks, stop)
+                finally:
+                    self._clear_work_dir()
         if missing := self._ledger.missing():
             self._explain_missing(missing, stopped=stop.requested)
         changed = self._ledger.compact(self._still_there)
@@ -161,6 +163,9 @@ class _Batch:
         self._facts = RunFacts("local", device, num_workers, worker.model_name, worker.model_id)
         with LocalRunner(worker, num_workers) as runner:
             Driver(self._ledger, recipe, runner, self._facts, stop).run(tasks)
+
+    def _clear_work_dir(self) -> None:
+        shutil.rmtree(self._output_dir / WORK_DIR_NAME, ignore_errors=True)
 
     def _explain_missing(self, missing: Sequence[str], stopped: bool) -> None:
         """Inputs have no row: somebody said stop, or else there is a fault in this program."""

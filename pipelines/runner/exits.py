@@ -130,8 +130,17 @@ class LogFile:
         self._handler = handler
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Put the loggers back as they were."""
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        """Put the loggers back as they were.
+
+        Raises:
+            FatalProblem: In the place of an exception that nobody foresaw, which is logged.
+        """
+        unforeseen = isinstance(error, Exception) and not isinstance(error, AudioVAEError | OSError)
+        if unforeseen:
+            logging.getLogger(__name__).error("unforeseen=%s", error, exc_info=True)
         assert self._handler is not None
         for name, (level, propagate) in self._before.items():
             logger = logging.getLogger(name)
@@ -139,6 +148,11 @@ class LogFile:
             logger.setLevel(level)
             logger.propagate = propagate
         self._handler.close()
+        if unforeseen:
+            raise FatalProblem(
+                f"unforeseen {type(error).__name__}: {error}; please report it with {self._path}, "
+                "and run the same command again to continue"
+            )
 
 
 class StopRequest:

@@ -107,7 +107,7 @@ def survey(source: Source, output_dir: Path) -> list[Found]:
             "choose another --output-dir"
         )
     if source.kind == "file":
-        return [_look_at(source.root / source.name, source.name)]
+        return [_look_at(os.path.join(source.root, source.name), source.name)]
     found = sorted(_select(source, _identity(output_dir)), key=lambda entry: entry.path)
     if not found:
         what = "/".join(source.pattern) if source.pattern else "directory"
@@ -153,11 +153,11 @@ def _walk(root: Path, output: tuple[int, int] | None, max_depth: int | None) -> 
     while names or links:
         # Links last: a directory that also has a name of its own is visited under that one.
         below = names.popleft() if names else links.popleft()
-        directory = root / below
+        directory = os.path.join(root, below)
         identity = _identity(directory)
         if below and identity in visited:
             continue
-        if below and (directory / LOCK_NAME).exists():
+        if below and os.path.exists(os.path.join(directory, LOCK_NAME)):
             yield Found(below, 0, 0, "the outputs of another run", harmless=True)
             continue
         if identity is not None:
@@ -172,7 +172,7 @@ def _walk(root: Path, output: tuple[int, int] | None, max_depth: int | None) -> 
             if entry.name.startswith("."):
                 continue
             if not _is_directory(entry):
-                yield _look_at(directory / entry.name, path)
+                yield _look_at(entry.path, path)
             elif max_depth is None or path.count("/") + 1 < max_depth:
                 (links if entry.is_symlink() else names).append(path)
 
@@ -184,9 +184,9 @@ def _is_directory(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _look_at(file: Path, path: str) -> Found:
+def _look_at(file: str, path: str) -> Found:
     try:
-        facts = file.stat()
+        facts = os.stat(file)
     except OSError as error:
         problem = f"cannot look at this file: {error.strerror}"
         return Found(path, 0, 0, problem, harmless=not claims_to_be_audio(file))
@@ -195,9 +195,9 @@ def _look_at(file: Path, path: str) -> Found:
     return Found(path, facts.st_size, facts.st_mtime_ns)
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: Path | str) -> tuple[int, int] | None:
     try:
-        facts = path.stat()
+        facts = os.stat(path)
     except OSError:
         return None
     return facts.st_dev, facts.st_ino

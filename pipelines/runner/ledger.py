@@ -21,6 +21,8 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
+from heapq import merge
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, cast
@@ -54,7 +56,7 @@ class Ledger:
     def __init__(
         self, output_dir: Path, found: Sequence[Found], recipe_key: str, *, same_root: bool
     ) -> None:
-        self._output_dir = output_dir
+        self._output_dir = os.fspath(output_dir)
         self._path = output_dir / MANIFEST_NAME
         self._found = found
         self._recipe_key = recipe_key
@@ -147,20 +149,20 @@ class Ledger:
             Whether the file changed.
         """
         self._elsewhere = {p: o for p, o in self._elsewhere.items() if keep_elsewhere(p)}
-        entries = [(e.path, o) for e, o in zip(self._found, self._offsets, strict=True)]
-        entries = sorted((*entries, *self._elsewhere.items()))
-        offsets = [offset for _, offset in entries]
-        if len(offsets) == self._num_lines and offsets == sorted(offsets):
+        num_rows = len(self._found) + len(self._elsewhere)
+        if num_rows == self._num_lines and all(
+            before < after for (_, before), (_, after) in pairwise(self._final_order())
+        ):
             return False
         temporary = self._path.with_name(f".{MANIFEST_NAME}.tmp")
         self._num_lines = self._end = 0
         with self._path.open("rb") as source, temporary.open("wb") as target:
-            for path, offset in entries:
+            for path, offset in self._final_order():
                 source.seek(offset)
                 line = source.readline()
                 target.write(line)
-                if path in self._index:
-                    self._offsets[self._index[path]] = self._end
+                if (position := self._index.get(path)) is not None:
+                    self._offsets[position] = self._end
                 self._end += len(line)
                 self._num_lines += 1
             target.flush()
@@ -169,6 +171,11 @@ class Ledger:
         return True
 
     # --- inside ------------------------------------------------------------------------
+
+    def _final_order(self) -> Iterator[tuple[str, int]]:
+        """Path and offset of every row that stays, by path."""
+        planned = ((e.path, offset) for e, offset in zip(self._found, self._offsets, strict=True))
+        return merge(planned, sorted(self._elsewhere.items()))
 
     def _row_at(self, offset: int) -> Row:
         with self._path.open("rb") as file:
@@ -209,7 +216,7 @@ class Ledger:
             row |= {"error": result.kind, "reason": result.reason, "retry": result.retry}
         else:
             row = self._row(result.path, "skipped") | {"reason": result.reason}
-        there = [path for path in sorted(earlier) if (self._output_dir / path).exists()]
+        there = [path for path in sorted(earlier) if os.path.exists(f"{self._output_dir}/{path}")]
         return row | ({"earlier_outputs": there} if there else {})
 
     def _read(self) -> None:
@@ -230,11 +237,12 @@ class Ledger:
     def _read_line(self, line: bytes, offset: int) -> None:
         try:
             row = json.loads(line)
-            path, outputs = row["path"], _listed_outputs(row)
+            path = row["path"]
             if not isinstance(path, str):
                 raise TypeError(path)
             position = self._index.get(path)
             code = _NONE if position is None else self._code(row, self._found[position])
+            outputs = () if code else _listed_outputs(row)
         except (ValueError, KeyError, TypeError, AttributeError):
             _logger.warning("manifest=%s unreadable_line_at=%d", self._path.name, offset)
             return
@@ -259,9 +267,15 @@ class Ledger:
         if row["status"] == "error":
             return not row.get("retry", True)
         return row["status"] == "skipped" or (
-            row["status"] == "ok"
-            and all(_has_size(self._output_dir / o["path"], o["size"]) for o in row["outputs"])
+            row["status"] == "ok" and all(self._is_there(output) for output in row["outputs"])
         )
+
+    def _is_there(self, output: Row) -> bool:
+        try:  # not pathlib, which would cost more than all the rest of a rerun
+            size = os.stat(f"{self._output_dir}/{output['path']}").st_size
+        except OSError:
+            return False
+        return bool(size == output["size"])
 
 
 def _is_unchanged(row: Row, entry: Found) -> bool:
@@ -271,13 +285,6 @@ def _is_unchanged(row: Row, entry: Found) -> bool:
 def _listed_outputs(row: Row) -> tuple[str, ...]:
     made = (output["path"] for output in row.get("outputs", ()))
     return tuple(dict.fromkeys((*made, *row.get("earlier_outputs", ()))))
-
-
-def _has_size(path: Path, size: int) -> bool:
-    try:
-        return path.stat().st_size == size
-    except OSError:
-        return False
 
 
 def _numbers(report: dict[str, Any]) -> Row:

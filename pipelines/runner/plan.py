@@ -96,11 +96,11 @@ def _judge(entry: Found, root: Path, guard: OutputGuard, plan_spans: SpanPlanner
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return FileSkipped(entry.path, "not audio")
         info = probe_audio(file)
-        spans = plan_spans(info) if plan_spans is not None else ()
     except Exception as error:
         if not isinstance(error, AudioReadError | OSError):
             _logger.exception("probe=failed path=%r", entry.path)
         return failure(entry.path, error)
+    spans = plan_spans(info) if plan_spans is not None else ()
     task = Task(
         entry.path,
         info.duration_seconds,

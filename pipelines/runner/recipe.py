@@ -1,7 +1,7 @@
 """What is done to every file: the products, their settings, and the identity of both.
 
-A product is one output file per input. To add one, add it to `PRODUCTS` and say in
-`work.Worker` how it is made.
+A product is one output file per input; `audiovae.transform` makes it, by the same name. To add
+one here, add it to `PRODUCTS`.
 """
 
 from __future__ import annotations

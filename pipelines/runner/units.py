@@ -14,7 +14,7 @@ from pipelines.runner.exits import one_line
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from audiovae.transform import FileReport, SpanReport
+    from audiovae.reports import FileReport, SpanReport
 
 Span = tuple[int, int]
 

@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -34,7 +34,8 @@ from pipelines.runner.units import (
 )
 
 if TYPE_CHECKING:
-    from audiovae.transform import FileReport, Transformer
+    from audiovae.reports import FileReport
+    from audiovae.transform import Transformer
 
 WORK_DIR_NAME: Final = ".audiovae_work"
 _FATAL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
@@ -71,7 +72,10 @@ class Workplace:
         torch.set_num_threads(1)  # bytes must not depend on how many cores there are
         recipe = self.recipe
         settings = TransformSettings(
-            quality=recipe.quality, seed=recipe.seed, format=recipe.file_format
+            products=recipe.products,
+            quality=recipe.quality,
+            seed=recipe.seed,
+            format=recipe.file_format,
         )
         model = audiovae.load_model(recipe.checkpoint)
         return Worker(self, Transformer(model, settings, self.device), model.name, model.id)
@@ -122,16 +126,16 @@ class Worker:
     def _perform_pack(self, unit: Pack) -> Outcome:
         folder = self._folder(f"pack{unit.number}")
         sources = [self._source(task) for task in unit.tasks]
-        drafts = [folder / f"{i}.{self._place.recipe.file_format}" for i in range(len(sources))]
-        reports = self._transformer.resynthesize_files(list(zip(sources, drafts, strict=True)))
+        drafts = [self._drafts(folder, index) for index in range(len(sources))]
+        reports = self._transformer.process_files(list(zip(sources, drafts, strict=True)))
         results: list[FileDone | FileFailed] = []
-        for task, draft, report in zip(unit.tasks, drafts, reports, strict=True):
+        for task, files, report in zip(unit.tasks, drafts, reports, strict=True):
             if isinstance(report, AudioVAEError):
                 if fatal := self._why_fatal(report):
                     return Outcome(unit, fatal=fatal)
                 results.append(failure(task.path, report))
             else:
-                results.append(self._deliver(task, draft, report))
+                results.append(self._deliver(task, files, report))
         shutil.rmtree(folder, ignore_errors=True)
         return Outcome(unit, tuple(results))
 
@@ -139,30 +143,32 @@ class Worker:
         first, last = unit.task.spans[unit.index]
         part = self._parts(unit.task)[unit.index]
         part.parent.mkdir(parents=True, exist_ok=True)
-        report = self._transformer.resynthesize_span(self._source(unit.task), part, first, last)
+        report = self._transformer.process_span(self._source(unit.task), part, first, last)
         return Outcome(unit, (PartDone(unit.task.path, unit.index, report),))
 
     def _perform_assembly(self, unit: Assembly) -> Outcome:
         folder = self._folder(f"assembly{unit.number}")
         parts = self._parts(unit.task)
-        draft = folder / f"0.{self._place.recipe.file_format}"
+        drafts = self._drafts(folder, 0)
         report = self._transformer.assemble(
-            self._source(unit.task), parts, list(unit.reports), draft
+            self._source(unit.task), parts, list(unit.reports), drafts
         )
-        result = self._deliver(unit.task, draft, report)
+        result = self._deliver(unit.task, drafts, report)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.rmtree(parts[0].parent, ignore_errors=True)
         return Outcome(unit, (result,))
 
-    def _deliver(self, task: Task, draft: Path, report: FileReport) -> FileDone | FileFailed:
-        """Rename a finished draft into its place."""
+    def _deliver(
+        self, task: Task, drafts: Mapping[str, Path], report: FileReport
+    ) -> FileDone | FileFailed:
+        """Rename the finished drafts of a file into their places."""
         outputs = []
         for product, path in self._place.recipe.outputs_for(task.path):
             destination = self._place.output_dir / path
             try:
-                size = draft.stat().st_size
+                size = drafts[product].stat().st_size
                 destination.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(draft, destination)
+                os.replace(drafts[product], destination)
             except OSError as error:
                 if error.errno in _FATAL_ERRNOS:
                     raise
@@ -195,6 +201,9 @@ class Worker:
 
     def _source(self, task: Task) -> Path:
         return self._place.root / task.path
+
+    def _drafts(self, folder: Path, index: int) -> dict[str, Path]:
+        return {product: folder / f"{index}.{product}" for product in self._place.recipe.products}
 
     def _folder(self, name: str) -> Path:
         folder = self._place.work_dir / name

@@ -76,7 +76,9 @@ def outcome(model: Model, data: bytes, truth: dict[tuple[int, int], Tensor]) -> 
     except Exception as error:  # noqa: BLE001 - whatever else comes is the finding
         return f"crashed: {error!r}"
     same = decoded.keys() == truth.keys() and all(
-        torch.allclose(decoded[key], truth[key], atol=1e-3) for key in truth
+        decoded[key].shape == truth[key].shape
+        and torch.allclose(decoded[key], truth[key], atol=1e-3)
+        for key in truth
     )
     return "same" if same else "silently wrong"
 
@@ -97,16 +99,8 @@ def sections(data: bytes) -> dict[str, tuple[int, int]]:
 
 def mutate(data: bytes, generator: np.random.Generator) -> bytes:
     """One random mutation."""
-    kinds: list[Callable[[bytes, np.random.Generator], bytes]] = [
-        _flip_bits,
-        _truncate,
-        _swap_ranges,
-        _duplicate_range,
-        _overwrite,
-        _random_header,
-        _append,
-    ]
-    return kinds[generator.integers(len(kinds))](data, generator)
+    names = list(MUTATIONS)
+    return MUTATIONS[names[generator.integers(len(names))]](data, generator)
 
 
 def _flip_bits(data: bytes, generator: np.random.Generator) -> bytes:
@@ -167,3 +161,14 @@ def _random_header(data: bytes, generator: np.random.Generator) -> bytes:
             body[place] = generator.integers(256)
     head = MAGIC + bytes([VERSION]) + write_varint(len(body)) + bytes(body)
     return data[:start] + head + zlib.crc32(head).to_bytes(4, "little") + data[stop:]
+
+
+MUTATIONS: dict[str, Callable[[bytes, np.random.Generator], bytes]] = {
+    "flipped bits": _flip_bits,
+    "truncated": _truncate,
+    "swapped": _swap_ranges,
+    "duplicated": _duplicate_range,
+    "overwritten": _overwrite,
+    "random header": _random_header,
+    "appended": _append,
+}

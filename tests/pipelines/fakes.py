@@ -1,7 +1,8 @@
 """A transformer without sound: outputs are a function of the source's bytes and the settings.
 
-What a file asks for stands in its name: `bad` is refused by its content, `boom` raises, `slow`
-takes 0.25 s, `stuck` takes a minute, `full` finds the disk full, `part-boom` fails in a span.
+What a file asks for stands in its name: `bad` is refused by its content, `boom` and `memory` raise,
+`slow` takes 0.25 s, `gated` waits until `.open` lies beside it, `full` finds the disk full,
+`part-boom` fails in a span.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import os
 import time
 import wave
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,8 @@ from pipelines.runner.exits import end_process
 from pipelines.runner.worker import Worker, Workplace
 
 SLOW_SECONDS = 0.25
-STUCK_SECONDS = 60.0
+GATE_NAME = ".open"
+GATE_SECONDS = 60.0
 _NO_SCALE = {"colours": ("#000000", "#ffffff"), "range_db": 80.0, "ticks": ()}
 TONE_RATE = 8_000
 
@@ -58,22 +60,22 @@ class FakeTransformer:
         self.seed = seed
         self.calls: list[list[str]] = []
 
-    def resynthesize_files(
-        self, jobs: Sequence[tuple[Path, Path]]
+    def process_files(
+        self, jobs: Sequence[tuple[Path, Mapping[str, Path]]]
     ) -> list[FakeFileReport | AudioVAEError]:
         names = [source.name for source, _ in jobs]
         self.calls.append(names)
         if any("slow" in name for name in names):
             time.sleep(SLOW_SECONDS)
-        if any("stuck" in name for name in names):
-            time.sleep(STUCK_SECONDS)
+        if any("gated" in name for name in names):
+            _wait_for(jobs[0][0].parent / GATE_NAME)
         if any("memory" in name for name in names):
             raise MemoryError
         if any("boom" in name for name in names):
             raise ZeroDivisionError("a fault in the model")
-        return [self._one(source, destination) for source, destination in jobs]
+        return [self._one(source, outputs) for source, outputs in jobs]
 
-    def resynthesize_span(
+    def process_span(
         self, source: Path, part: Path, first_chunk: int, last_chunk: int
     ) -> FakeSpanReport:
         if "part-boom" in source.name and first_chunk:
@@ -86,20 +88,22 @@ class FakeTransformer:
         source: Path,
         parts: Sequence[Path],
         reports: Sequence[FakeSpanReport],
-        destination: Path,
+        outputs: Mapping[str, Path],
     ) -> FakeFileReport:
         assert [(r.first, r.last) for r in reports] == [(0, 2), (2, 4), (4, 5)]
-        destination.write_bytes(b"".join(part.read_bytes() for part in parts))
+        for destination in outputs.values():
+            destination.write_bytes(b"".join(part.read_bytes() for part in parts))
         return self._report()
 
-    def _one(self, source: Path, destination: Path) -> FakeFileReport | AudioVAEError:
+    def _one(self, source: Path, outputs: Mapping[str, Path]) -> FakeFileReport | AudioVAEError:
         if "bad" in source.name:
             return CorruptAudioError(f"{source.name}: expected whole frames, got noise")
         if "full" in source.name:
-            error = AudioWriteError(f"{destination}: cannot write")
+            error = AudioWriteError("cannot write")
             error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
             return error
-        destination.write_bytes(self._digest(source))
+        for destination in outputs.values():
+            destination.write_bytes(self._digest(source))
         return self._report()
 
     def _digest(self, source: Path) -> bytes:
@@ -108,6 +112,12 @@ class FakeTransformer:
 
     def _report(self) -> FakeFileReport:
         return FakeFileReport(1.0, 44_100, 1, 2.8, 2.5, {"decode": 0.1, "vocode": 0.2})
+
+
+def _wait_for(gate: Path) -> None:
+    deadline = time.monotonic() + GATE_SECONDS
+    while not gate.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
 
 
 def fake_open(place: Workplace) -> Worker:

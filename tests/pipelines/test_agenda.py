@@ -68,13 +68,14 @@ def test_a_long_file_is_assembled_once_its_parts_exist() -> None:
     parts = [unit for unit in drain(agenda) if isinstance(unit, Part)]
     assert [part.index for part in parts] == [0, 1, 2]
     assert [part.seconds for part in parts] == [20.0, 20.0, 10.0]
+    reports: list[Any] = ["first", "second", "third"]
     for part in reversed(parts):  # parts may come back in any order
         assert agenda.next_unit() is None
-        report: Any = part.index
+        report = reports[part.index]
         assert agenda.settle(Outcome(part, (PartDone("long", part.index, report),))) == []
     assembly = agenda.next_unit()
     assert isinstance(assembly, Assembly)
-    assert list(assembly.reports) == [0, 1, 2]
+    assert assembly.reports == tuple(reports)
     done = FileDone("long", (), REPORT)
     assert agenda.settle(Outcome(assembly, (done,))) == [done]
     assert agenda.next_unit() is None

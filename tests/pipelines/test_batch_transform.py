@@ -115,6 +115,20 @@ def test_a_fault_is_a_row_and_its_traceback_goes_to_the_log(command: Command, fo
     assert row["retry"] is True
 
 
+def test_a_broken_installation_is_nobodys_row(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def plan_spans(self: object, info: object) -> None:
+        raise ImportError("no module named 'torch'")
+
+    monkeypatch.setattr("pipelines.runner.batch._LazySpanPlanner.__call__", plan_spans)
+    ended = command(folder)
+    assert ended.status == 1
+    assert "unforeseen ImportError: no module named 'torch'" in ended.err
+    assert ended.err.count("\n") == 1
+    assert rows(folder.parent / "in_audiovae") == []
+
+
 def test_errors_that_may_pass_are_tried_again(
     command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,7 +136,7 @@ def test_errors_that_may_pass_are_tried_again(
     assert command(folder).status == 3
     monkeypatch.setattr(
         fakes.FakeTransformer,
-        "resynthesize_files",
+        "process_files",
         lambda self, jobs: [self._one(*job) for job in jobs],
     )
     ended = command(folder)

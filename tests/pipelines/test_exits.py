@@ -132,3 +132,19 @@ def test_log_file_takes_tracebacks_and_gives_loggers_back(tmp_path: Path) -> Non
 def test_log_file_that_cannot_be_written_is_fatal(tmp_path: Path) -> None:
     with pytest.raises(FatalProblem, match="--output-dir"), LogFile(tmp_path):
         pass
+
+
+def test_an_unforeseen_exception_is_logged_and_becomes_one_line(tmp_path: Path) -> None:
+    with (
+        pytest.raises(FatalProblem, match=r"unforeseen ZeroDivisionError: why.*batch\.log"),
+        LogFile(tmp_path / "batch.log"),
+    ):
+        raise ZeroDivisionError("why")
+    assert "Traceback" in (tmp_path / "batch.log").read_text(encoding="utf-8")
+    assert logging.getLogger("pipelines").handlers == []
+
+
+def test_a_foreseen_exception_passes_the_log(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted), LogFile(tmp_path / "batch.log"):
+        raise Interrupted("stopped")
+    assert (tmp_path / "batch.log").read_text(encoding="utf-8") == ""

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.fakes import contents, write_tone
+from tests.pipelines.fakes import GATE_NAME, contents, write_tone
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FILES = 8
 PATIENCE_SECONDS = 30.0
-END_SECONDS = 10.0
+END_SECONDS = 15.0
+SIGNAL_SECONDS = 0.7  # more than two polls of the driver
 ALONE_IN_ITS_PACK_SECONDS = 13.0
 
 
@@ -89,53 +90,75 @@ def test_many_kills_still_get_there(folder: Path, uninterrupted: Path, tmp_path:
     assert_same_end(output, uninterrupted)
 
 
+def wait_for_row(output: Path) -> None:
+    """Until the first result is in the manifest."""
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    manifest = output / "manifest.jsonl"
+    while not (manifest.exists() and b'"status": "ok"' in manifest.read_bytes()):
+        assert time.monotonic() < deadline, "no row appeared"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def gated(tmp_path: Path) -> Path:
+    """One file that is done at once, then three that wait for a gate to open."""
+    folder = tmp_path / "in"
+    write_tone(folder / "a.wav", ALONE_IN_ITS_PACK_SECONDS)
+    for index in range(3):
+        write_tone(folder / f"gated{index}.wav", ALONE_IN_ITS_PACK_SECONDS, hz=300 + index)
+    return folder
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_units_finish_and_a_rerun_continues(
-    folder: Path, uninterrupted: Path, tmp_path: Path, number: signal.Signals
+    gated: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
     output = tmp_path / "out"
-    with start(folder, output) as run:
-        wait_for_outputs(output, 2)
+    with start(gated, output, workers=1) as run:
+        wait_for_row(output)
         run.send_signal(number)
+        time.sleep(SIGNAL_SECONDS)
+        assert run.poll() is None  # a unit is in flight
+        (gated / GATE_NAME).touch()
         written, complaints = run.communicate(timeout=END_SECONDS)
     assert run.returncode == 130
-    assert "in flight may still finish" in complaints
-    assert "run the same command again to continue" in complaints.splitlines()[-1]
+    assert "1 units in flight may still finish" in complaints
+    assert complaints.splitlines()[-1] == (
+        "error: stopped with 2 files to do; run the same command again to continue"
+    )
     assert "Traceback" not in complaints + written
-    finished = contents(output)
-    assert 2 <= len(finished) < NUM_FILES
-    with start(folder, output) as rerun:
+    assert set(contents(output)) == {"a.wav.resynth.wav", "gated0.wav.resynth.wav"}
+    with start(gated, output) as rerun:
         said, _ = rerun.communicate(timeout=PATIENCE_SECONDS)
     assert rerun.returncode == 0
-    assert f"done: {NUM_FILES + 1 - len(finished)} files" in said  # what was finished stays
-    assert_same_end(output, uninterrupted)
+    assert "done: 2 files" in said  # what was finished stays
+    with start(gated, tmp_path / "whole") as whole:
+        assert whole.wait(PATIENCE_SECONDS) == 0
+    assert_same_end(output, tmp_path / "whole")
 
 
-def test_a_second_signal_drops_a_unit_that_does_not_end(tmp_path: Path) -> None:
-    write_tone(tmp_path / "in" / "a.wav", ALONE_IN_ITS_PACK_SECONDS)
-    write_tone(tmp_path / "in" / "stuck.wav", ALONE_IN_ITS_PACK_SECONDS)
+def test_a_second_signal_drops_a_unit_that_does_not_end(gated: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with start(tmp_path / "in", output) as run:
-        wait_for_outputs(output, 1)
+    with start(gated, output, workers=1) as run:
+        wait_for_row(output)
         run.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        time.sleep(SIGNAL_SECONDS)
         assert run.poll() is None
         run.send_signal(signal.SIGINT)
         _, complaints = run.communicate(timeout=END_SECONDS)
     assert run.returncode == 130
-    assert "stopped with 1 files to do" in complaints
+    assert "stopped with 3 files to do" in complaints
 
 
-def test_two_runs_on_one_output(tmp_path: Path) -> None:
-    write_tone(tmp_path / "in" / "a.wav", ALONE_IN_ITS_PACK_SECONDS)
-    write_tone(tmp_path / "in" / "stuck.wav", ALONE_IN_ITS_PACK_SECONDS)
+def test_two_runs_on_one_output(gated: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
-    with start(tmp_path / "in", output) as first:
-        wait_for_outputs(output, 1)
-        before = (output / "manifest.jsonl").read_bytes()
-        with start(tmp_path / "in", output) as second:
+    with start(gated, output, workers=1) as first:
+        wait_for_row(output)
+        with start(gated, output) as second:
             _, complaints = second.communicate(timeout=PATIENCE_SECONDS)
-        first.kill()
+        assert first.poll() is None
+        (gated / GATE_NAME).touch()
+        assert first.wait(PATIENCE_SECONDS) == 0
     assert second.returncode == 1
     assert f"process {first.pid} on " in complaints
-    assert (output / "manifest.jsonl").read_bytes() == before
+    assert len(contents(output)) == 4

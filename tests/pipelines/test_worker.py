@@ -92,7 +92,7 @@ def test_a_write_error_without_number_is_tried_out(
     tmp_path: Path, worker: Worker, transformer: FakeTransformer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failed = [AudioWriteError("a.wav: the library says no")]
-    monkeypatch.setattr(transformer, "resynthesize_files", lambda jobs: failed)
+    monkeypatch.setattr(transformer, "process_files", lambda jobs: failed)
     outcome = worker.perform(pack(tmp_path, "a.wav"))
     assert (kinds(outcome.results), outcome.fatal) == (["AudioWriteError"], "")
 
@@ -143,6 +143,6 @@ def test_interrupts_are_not_a_files_fault(
     def interrupt(jobs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(transformer, "resynthesize_files", interrupt)
+    monkeypatch.setattr(transformer, "process_files", interrupt)
     with pytest.raises(KeyboardInterrupt):
         worker.perform(pack(tmp_path, "a.wav"))

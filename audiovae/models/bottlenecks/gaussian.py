@@ -15,7 +15,7 @@ from torch import Tensor
 from audiovae.config import BottleneckConfig
 from audiovae.models.bottlenecks import LatentSample, gaussian_noise_like
 
-_LOG_SCALE_LIMIT = 6.0  # keeps exp() of a diverging network finite
+_LOG_SCALE_LIMIT = 6.0  # keeps exp() of a diverging network finite, softly: a gradient remains
 
 
 class Bottleneck:
@@ -55,7 +55,7 @@ class Bottleneck:
 
 def _mean_and_log_scale(features: Tensor) -> tuple[Tensor, Tensor]:
     mean, log_scale = features.float().chunk(2, dim=1)
-    return mean, log_scale.clamp(-_LOG_SCALE_LIMIT, _LOG_SCALE_LIMIT)
+    return mean, _LOG_SCALE_LIMIT * torch.tanh(log_scale / _LOG_SCALE_LIMIT)
 
 
 def _kl_bits(shift: Tensor, log_ratio: Tensor) -> Tensor:

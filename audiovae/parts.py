@@ -1,0 +1,58 @@
+"""Part files: what one worker made of a span of a long file, until the file is put together."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from audiovae.codec import CodedChunk
+from audiovae.stretches import Waveform
+
+_FIELDS = ("symbols_crc", "num_frames", "corrections_bytes", "channel", "index")
+
+
+@dataclass(frozen=True)
+class Part:
+    """What became of a span, or of a whole short file.
+
+    Attributes:
+        sound: `[channel, sample]` at the model's rate, or None if none was asked for.
+        chunks: Coded chunks in the order of the compressed file.
+    """
+
+    sound: Waveform | None
+    chunks: tuple[CodedChunk, ...]
+
+
+def save_part(path: Path, part: Part) -> None:
+    """Write a part atomically, as an uncompressed `.npz` under any name."""
+    payloads = [chunk.payload for chunk in part.chunks]
+    facts = [[getattr(chunk, name) for name in _FIELDS] for chunk in part.chunks]
+    arrays = {
+        "payload": np.frombuffer(b"".join(payloads), np.uint8),
+        "lengths": np.array([len(payload) for payload in payloads], np.int64),
+        "facts": np.array(facts, np.int64).reshape(-1, len(_FIELDS)),
+    }
+    if part.sound is not None:
+        arrays["sound"] = part.sound
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
+    os.replace(temporary, path)
+
+
+def load_part(path: Path) -> Part:
+    """Read what `save_part` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        payload = arrays["payload"].tobytes()
+        stops = np.cumsum(arrays["lengths"]).tolist()
+        starts = [0, *stops]
+        chunks = tuple(
+            CodedChunk(payload[start:stop], **dict(zip(_FIELDS, row, strict=True)))
+            for start, stop, row in zip(starts, stops, arrays["facts"].tolist(), strict=False)
+        )
+        sound = arrays["sound"] if "sound" in arrays else None
+    return Part(sound, chunks)

@@ -1,0 +1,187 @@
+"""Rate control: which lambda makes a file of the size that was asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from audiovae.audio import ResampledReader
+from audiovae.checkpoint import Model, QualityPoint
+from audiovae.chunks import chunk_range
+from audiovae.codec import AvaeHeader
+from audiovae.errors import ConfigError
+from audiovae.reconstruct import Reconstructor
+from audiovae.spectrogram import log_mel_window
+from audiovae.stretches import Signal, Stretch
+
+TOLERANCE = 0.02
+"""A search ends this close to the target, relative."""
+_MAX_TRIALS = 8
+_MAX_SAMPLED_CHUNKS = 64
+_FIXED_BYTES = 16  # magic, version, lengths and checksums of header and table
+_ENTRY_BYTES = 10  # a chunk's length and its two checksums
+_TOLD_DEVIATION = 0.05
+_SMALLEST_STEP = 1e-3  # in log lambda: closer trials make the same file
+
+
+@dataclass(frozen=True)
+class RatePoint:
+    """A lambda and the bytes it made."""
+
+    log_lambda: float
+    num_bytes: float
+
+
+def search_log_lambda(
+    measure: Callable[[float], float],
+    target_bytes: float,
+    scale: Sequence[QualityPoint],
+    bounds: tuple[float, float],
+    start_kbps: float,
+    *,
+    at_most: bool = False,
+) -> RatePoint:
+    """Find the lambda whose bytes are nearest to a target.
+
+    Bytes rise with lambda, nearly as a power of it: the search goes by the chord through the two
+    nearest trials in log-log coordinates, and halves the bracket where that is no progress.
+
+    Args:
+        measure: Bytes that a log lambda makes.
+        target_bytes: What is wanted.
+        scale: The model's quality scale: where to begin.
+        bounds: Smallest and largest log lambda that the model was trained for.
+        start_kbps: The target as a rate, to look up in the scale.
+        at_most: The result must not be above the target, if anything is below it.
+
+    Returns:
+        The nearest trial; one of the bounds if the target is out of reach.
+    """
+    low, high = bounds
+    trials: list[RatePoint] = []
+    guess = min(max(_from_scale(scale, start_kbps), low), high)
+    for _ in range(_MAX_TRIALS):
+        point = RatePoint(guess, measure(guess))
+        trials.append(point)
+        excess = point.num_bytes / target_bytes - 1
+        if abs(excess) <= TOLERANCE and not (at_most and excess > 0):
+            break
+        guess = _next_guess(trials, target_bytes * (1 - at_most * TOLERANCE / 2), low, high)
+        if any(abs(guess - trial.log_lambda) < _SMALLEST_STEP for trial in trials):
+            break
+    allowed = [t for t in trials if not at_most or t.num_bytes <= target_bytes]
+    if not allowed:  # one more look at the smallest file there is
+        return RatePoint(low, measure(low))
+    return min(allowed, key=lambda t: abs(math.log(t.num_bytes / target_bytes)))
+
+
+def _next_guess(trials: list[RatePoint], target: float, low: float, high: float) -> float:
+    below = max((t for t in trials if t.num_bytes < target), default=None, key=_lambda_of)
+    above = min((t for t in trials if t.num_bytes >= target), default=None, key=_lambda_of)
+    if below is None or above is None:
+        last = trials[-1]
+        # Rate goes roughly with the square root of lambda: step twice as far in log lambda.
+        step = 2.0 * math.log(target / last.num_bytes)
+        return min(max(last.log_lambda + step * (1 + 0.2 * len(trials)), low), high)
+    span = math.log(above.num_bytes / below.num_bytes)
+    share = math.log(target / below.num_bytes) / span if span > 0 else 0.5
+    share = min(max(share, 0.1), 0.9)
+    return below.log_lambda + share * (above.log_lambda - below.log_lambda)
+
+
+def _from_scale(scale: Sequence[QualityPoint], kbps: float) -> float:
+    """Log lambda of the scale's nearest rate."""
+    return min(scale, key=lambda p: abs(math.log(max(p.kbps, 1e-3) / kbps))).log_lambda
+
+
+def _lambda_of(point: RatePoint) -> float:
+    return point.log_lambda
+
+
+def choose_log_lambda(
+    model: Model,
+    reconstructor: Reconstructor,
+    source: ResampledReader,
+    header: AvaeHeader,
+    kbps: float | None,
+    max_bytes: int | None,
+) -> tuple[float, str]:
+    """Search the lambda for one audio file.
+
+    Files of up to `_MAX_SAMPLED_CHUNKS` chunks are measured whole, longer ones on that many
+    chunks spread evenly; a limit in bytes is always measured on the whole file.
+
+    Args:
+        model: With a quality scale.
+        reconstructor: Of that model.
+        source: The audio, at the model's rate.
+        header: Of the file to be; its size counts.
+        kbps: Asked rate of all bytes, or None.
+        max_bytes: Asked limit of all bytes, or None.
+
+    Returns:
+        The log lambda, and a line if what was asked for is out of reach.
+
+    Raises:
+        ConfigError: If the model has no quality conditioning.
+    """
+    quality = model.config.quality
+    if quality is None or not model.quality_scale:
+        raise ConfigError(
+            f"expected a model with quality conditioning for --kbps and --max-bytes, got "
+            f"{model.name} without; choose another model"
+        )
+    seconds = header.duration_seconds
+    asked = [kbps * 125 * seconds if kbps is not None else math.inf, max_bytes or math.inf]
+    target = min(asked)
+    every = max_bytes is not None or header.num_chunks <= _MAX_SAMPLED_CHUNKS
+    count = header.num_chunks if every else _MAX_SAMPLED_CHUNKS
+    picked = sorted({i * header.num_chunks // count for i in range(count)})
+    log_mels = _chunk_log_mels(source, model, picked)
+    channels = len(log_mels) // len(picked)
+    entries = header.num_chunks * channels
+    fixed = len(header.to_bytes()) + _FIXED_BYTES + _ENTRY_BYTES * entries
+
+    def measure(log_lambda: float) -> float:
+        sizes = reconstructor.payload_bytes(log_mels, log_lambda)
+        return fixed + sum(sizes) * header.num_chunks / len(picked)
+
+    found = search_log_lambda(
+        measure,
+        target,
+        model.quality_scale,
+        (math.log(quality.min_lambda), math.log(quality.max_lambda)),
+        target / 125 / seconds,
+        at_most=max_bytes is not None,
+    )
+    reached = found.num_bytes / 125 / seconds
+    over = max_bytes is not None and found.num_bytes > max_bytes
+    if kbps is not None and abs(reached / kbps - 1) > _TOLD_DEVIATION:
+        return (
+            found.log_lambda,
+            f"asked for {kbps:g} kbps, the nearest within reach is {reached:.2f}",
+        )
+    if over:
+        return (
+            found.log_lambda,
+            f"asked for {max_bytes} bytes, the smallest is {found.num_bytes:.0f}",
+        )
+    return found.log_lambda, ""
+
+
+def _chunk_log_mels(source: ResampledReader, model: Model, picked: Sequence[int]) -> list[Tensor]:
+    """Log-mel `[mel, frame]` of the picked chunks, of every coded channel."""
+    config = model.config.spectrogram
+    log_mels: list[Tensor] = []
+    for index in picked:
+        stretch = Stretch(source.num_samples, index, index + 1)
+        frames = chunk_range(index, stretch.frames(config))
+        start, stop = stretch.samples_needed(config)
+        signal = Signal(stretch, source.read(start, stop), start)
+        log_mels += log_mel_window(
+            signal.read, stretch.num_samples, frames.start, frames.stop, config
+        )
+    return log_mels

@@ -1,0 +1,135 @@
+"""Stretches of files: what a unit of work is given, and what it hands on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiovae.chunks import FrameRange, chunk_range, num_chunks
+from audiovae.codec import CodedChunk
+from audiovae.config import SpectrogramConfig
+from audiovae.spectrogram import num_frames
+
+SPAN_CHUNKS = 8
+"""Chunks of one span: 92 s, so that a 10-hour file costs no more memory than a short one."""
+
+Waveform = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A run of chunks of one file.
+
+    Attributes:
+        num_samples: Length of the whole file at the model's rate.
+        first_chunk: First chunk that is wanted.
+        last_chunk: One past the last.
+    """
+
+    num_samples: int
+    first_chunk: int
+    last_chunk: int
+
+    @classmethod
+    def whole(cls, num_samples: int, config: SpectrogramConfig) -> Stretch:
+        """All chunks of a file."""
+        return cls(num_samples, 0, num_chunks(num_frames(num_samples, config)))
+
+    def frames(self, config: SpectrogramConfig) -> int:
+        """Mel frames of the whole file."""
+        return num_frames(self.num_samples, config)
+
+    def chunks_needed(self, config: SpectrogramConfig) -> range:
+        """The wanted chunks and one more on each side, for cross-fade and context."""
+        total = num_chunks(self.frames(config))
+        return range(max(0, self.first_chunk - 1), min(self.last_chunk + 1, total))
+
+    def frames_needed(self, config: SpectrogramConfig) -> FrameRange:
+        """Frames of the chunks needed."""
+        needed, total = self.chunks_needed(config), self.frames(config)
+        return FrameRange(chunk_range(needed[0], total).start, chunk_range(needed[-1], total).stop)
+
+    def samples_needed(self, config: SpectrogramConfig) -> tuple[int, int]:
+        """Samples `[start, stop)` that the chunks needed are made from."""
+        frames, hop = self.frames_needed(config), config.hop_samples
+        margin = config.window_samples
+        return max(0, frames.start * hop - margin), min(
+            self.num_samples, frames.stop * hop + margin
+        )
+
+
+@dataclass(frozen=True)
+class Signal:
+    """A stretch of a file with the samples it needs.
+
+    Attributes:
+        stretch: Which chunks are wanted.
+        waveform: `[channel, sample]` at the model's rate, from sample `offset` on.
+        offset: Place of the first sample in the file.
+        log_lambda: Condition it is coded under; None for a model without.
+    """
+
+    stretch: Stretch
+    waveform: Waveform
+    offset: int = 0
+    log_lambda: float | None = None
+
+    @cached_property
+    def channel_of(self) -> tuple[int, ...]:
+        """For each channel the first one that is identical to it: that one alone is coded."""
+        found: list[int] = []
+        for index, channel in enumerate(self.waveform):
+            same = (other for other in found if np.array_equal(self.waveform[other], channel))
+            found.append(next(same, index))
+        return tuple(found)
+
+    def read(self, start: int, stop: int) -> Waveform:
+        """Samples `[start, stop)` of the file, of the channels that are coded."""
+        coded = sorted(set(self.channel_of))
+        return np.ascontiguousarray(self.waveform[coded, start - self.offset : stop - self.offset])
+
+
+@dataclass(frozen=True)
+class Coding:
+    """A stretch of a file as the decoder will have it.
+
+    Attributes:
+        stretch: Which chunks are wanted.
+        channel_of: For each channel the channel that is coded for it.
+        log_mels: For each coded channel the decoded, stitched log-mel `[mel, frame]` of the
+            chunks needed.
+        chunks: The wanted chunks, chunk by chunk and within a chunk by coded channel; empty for
+            a model that makes no symbols.
+        frames: Frames of the wanted chunks, all coded channels.
+        bits: The model's own estimate of their code length.
+        error_db: Sum over these frames of the mean absolute log-mel difference.
+    """
+
+    stretch: Stretch
+    channel_of: tuple[int, ...]
+    log_mels: tuple[Tensor, ...]
+    chunks: tuple[CodedChunk, ...] = ()
+    frames: int = 0
+    bits: float = 0.0
+    error_db: float = 0.0
+
+
+@dataclass
+class Stopwatch:
+    """Wall time by stage."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to a stage."""
+        started = time.perf_counter()
+        yield
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started

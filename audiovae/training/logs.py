@@ -1,0 +1,51 @@
+"""Training logs as CSV files that a killed and resumed run continues."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class CsvLog:
+    """A CSV file with a row a step; a resumed run drops the rows after its step."""
+
+    def __init__(self, path: Path, step: int) -> None:
+        """Continue the file after `step`; 0 starts a new one."""
+        self._path = path
+        self._columns: list[str] = []
+        self.last_step = 0
+        """Step of the last row, 0 if there is none."""
+        rows = _whole_rows(path, step) if step and path.is_file() else []
+        if not rows:
+            path.unlink(missing_ok=True)
+            return
+        self._columns = list(rows[0])
+        self.last_step = int(rows[-1]["step"])
+        content = io.StringIO(newline="")
+        writer = csv.DictWriter(content, self._columns)
+        writer.writeheader()
+        writer.writerows(rows)
+        temporary = path.with_name(path.name + ".tmp")
+        temporary.write_text(content.getvalue(), encoding="utf-8", newline="")
+        os.replace(temporary, path)
+
+    def write(self, step: int, row: Mapping[str, float]) -> None:
+        """Append a row; the first row names the columns."""
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            if not self._columns:
+                self._columns = ["step", *row]
+                csv.writer(file).writerow(self._columns)
+            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
+            writer.writerow({"step": step, **{k: f"{v:.6g}" for k, v in row.items()}})
+        self.last_step = step
+
+
+def _whole_rows(path: Path, step: int) -> list[dict[str, str]]:
+    """Rows up to `step`, without one that a kill cut short."""
+    content = path.read_text(encoding="utf-8")
+    whole = content[: content.rfind("\n") + 1]
+    rows = csv.DictReader(io.StringIO(whole, newline=""))
+    return [row for row in rows if row["step"].isdigit() and int(row["step"]) <= step]
