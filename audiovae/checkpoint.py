@@ -12,7 +12,6 @@ decodes it.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from dataclasses import asdict, dataclass, field, replace
@@ -28,15 +27,13 @@ from audiovae.config import ModelConfig, parse_config
 from audiovae.errors import CheckpointError
 from audiovae.models.bottlenecks.quantized import FrequencyTable
 from audiovae.models.hvae import HVAE
+from audiovae.models.identity import CODEC_PREFIX, model_id
 from audiovae.models.vocoder import Vocoder
 
 PRETRAINED_DIR = Path(__file__).parent / "pretrained"
 _FORMAT = "audiovae"
 _FORMAT_VERSION = 1
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
-_ID_CHARACTERS = 16
-_TABLE_PREFIX = "codec."
-_IDENTITY_TABLES = {"spectrogram", "vae", "bottleneck", "quality"}
 _Network = TypeVar("_Network", bound=nn.Module)
 
 
@@ -87,7 +84,11 @@ class Checkpoint:
         """
         if self.kind != "vae" or self.config.bottleneck.kind != "quantized":
             return None
-        stored_table = _with_prefix(self.tensors, _TABLE_PREFIX)
+        stored_table = {
+            name.removeprefix(CODEC_PREFIX): tensor
+            for name, tensor in self.tensors.items()
+            if name.startswith(CODEC_PREFIX)
+        }
         if not stored_table:  # written by a training run before files held the table
             return FrequencyTable.build(self.config.bottleneck)
         return FrequencyTable.from_tensors(stored_table)
@@ -131,7 +132,7 @@ def save_vae(
     table: dict[str, Tensor] = {}
     if model.config.bottleneck.kind == "quantized":
         built = FrequencyTable.build(model.config.bottleneck).tensors()
-        table = {_TABLE_PREFIX + name: tensor for name, tensor in built.items()}
+        table = {CODEC_PREFIX + name: tensor for name, tensor in built.items()}
     _save(path, "vae", model.config, model, provenance, quality_scale, table)
 
 
@@ -237,25 +238,6 @@ def find_checkpoint(name: str | Path) -> Path:
     )
 
 
-def model_id(vae: HVAE, config: ModelConfig, table: FrequencyTable | None) -> str:
-    """Hash of everything that a compressed file's meaning depends on.
-
-    The tensors' names, shapes and values, the frequency table, and the settings that shape the
-    computation. Only settings that were given count (a model file gives all of its time), so a
-    setting added by a later version leaves the identity of older models as it is.
-    """
-    digest = hashlib.sha256()
-    settings = config.model_dump(mode="json", include=_IDENTITY_TABLES, exclude_unset=True)
-    digest.update(json.dumps(settings, sort_keys=True).encode() + b"\n")
-    tensors = dict(vae.state_dict())
-    for name, tensor in (table.tensors() if table else {}).items():
-        tensors[_TABLE_PREFIX + name] = tensor
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:_ID_CHARACTERS]
-
-
 def stored(tensor: Tensor) -> Tensor:
     """How a tensor is stored: matrices as float16, vectors (norms, statistics) as they are."""
     tensor = tensor.detach().cpu().contiguous()
@@ -294,7 +276,7 @@ def _fill(network: _Network, checkpoint: Checkpoint, kind: str, source: str) -> 
     tensors: dict[str, Any] = {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in checkpoint.tensors.items()
-        if not name.startswith(_TABLE_PREFIX)
+        if not name.startswith(CODEC_PREFIX)
     }
     try:
         network.load_state_dict(tensors)
@@ -304,15 +286,6 @@ def _fill(network: _Network, checkpoint: Checkpoint, kind: str, source: str) -> 
             f"{source}: expected the weights its own config describes, got others: {reason}"
         ) from None
     return network.eval().requires_grad_(False)
-
-
-def _with_prefix(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Tensors whose name starts with `prefix`, without it."""
-    return {
-        name.removeprefix(prefix): tensor
-        for name, tensor in tensors.items()
-        if name.startswith(prefix)
-    }
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -65,9 +65,7 @@ def encode(
         typer.echo(report.note)
 
 
-@app.command(
-    epilog="[bold]Example:[/bold]  audiovae decode in.avae out.wav --start 60"
-)
+@app.command(epilog="[bold]Example:[/bold]  audiovae decode in.avae out.wav --start 60")
 def decode(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A compressed file.")],
     destination: Annotated[Path, typer.Argument(metavar="OUT", help=".wav, .flac or .ogg")],
@@ -141,7 +139,7 @@ def info(
     ],
 ) -> None:
     """Say what a file is; of a compressed file also what is damaged in it."""
-    from audiovae.sources import is_compressed
+    from audiovae.audio import is_compressed
 
     if path.suffix == ".safetensors":
         lines = _model_lines(path)

@@ -55,8 +55,8 @@ class SpectrogramConfig(_Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> SpectrogramConfig:
-        if self.hop_samples > self.window_samples or self.hop_samples % 2:
-            raise ValueError("hop_samples must be even and not above window_samples")
+        if self.window_samples % self.hop_samples or self.hop_samples % 2:
+            raise ValueError("hop_samples must be even and divide window_samples")
         if not self.min_hz < self.max_hz <= self.sample_rate / 2:
             raise ValueError("max_hz must lie above min_hz and not above half the sample_rate")
         return self

@@ -31,16 +31,16 @@ def save_part(path: Path, part: Part) -> None:
     """Write a part atomically, as an uncompressed `.npz` under any name."""
     payloads = [chunk.payload for chunk in part.chunks]
     facts = [[getattr(chunk, name) for name in _FIELDS] for chunk in part.chunks]
-    arrays = {
-        "payload": np.frombuffer(b"".join(payloads), np.uint8),
-        "lengths": np.array([len(payload) for payload in payloads], np.int64),
-        "facts": np.array(facts, np.int64).reshape(-1, len(_FIELDS)),
-    }
-    if part.sound is not None:
-        arrays["sound"] = part.sound
+    empty = np.zeros((0, 0), np.float32)
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        np.savez(file, allow_pickle=False, **arrays)
+        np.savez(
+            file,
+            payload=np.frombuffer(b"".join(payloads), np.uint8),
+            lengths=np.array([len(payload) for payload in payloads], np.int64),
+            facts=np.array(facts, np.int64).reshape(-1, len(_FIELDS)),
+            sound=empty if part.sound is None else part.sound,
+        )
     os.replace(temporary, path)
 
 
@@ -54,5 +54,5 @@ def load_part(path: Path) -> Part:
             CodedChunk(payload[start:stop], **dict(zip(_FIELDS, row, strict=True)))
             for start, stop, row in zip(starts, stops, arrays["facts"].tolist(), strict=False)
         )
-        sound = arrays["sound"] if "sound" in arrays else None
-    return Part(sound, chunks)
+        sound = arrays["sound"]
+    return Part(sound if sound.size else None, chunks)

@@ -7,27 +7,19 @@ from pathlib import Path
 
 import numpy as np
 
-from audiovae.audio import AudioInfo, AudioReader, ResampledReader, probe_audio
+from audiovae.audio import (
+    AudioInfo,
+    AudioReader,
+    ResampledReader,
+    is_compressed,
+    probe_audio,
+)
 from audiovae.checkpoint import Model
 from audiovae.chunks import STEP_FRAMES
 from audiovae.codec import AvaeHeader, AvaeReader, CodedChunk, DamagedChunkError
 from audiovae.config import SpectrogramConfig
 from audiovae.reconstruct import Reconstructor
 from audiovae.stretches import SPAN_CHUNKS, Coding, Signal, Stopwatch, Stretch, Waveform
-
-AVAE_SUFFIX = ".avae"
-_MAGIC = b"AVAE"
-
-
-def is_compressed(path: Path) -> bool:
-    """Whether a file is a compressed one, by its content or its name."""
-    if path.suffix.lower() == AVAE_SUFFIX:
-        return True
-    try:
-        with path.open("rb") as file:
-            return file.read(len(_MAGIC)) == _MAGIC
-    except OSError:
-        return False
 
 
 def probe_source(path: Path) -> AudioInfo:

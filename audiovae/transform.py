@@ -18,6 +18,7 @@ from audiovae.audio import (
     AudioWriter,
     ResampledReader,
     StreamResampler,
+    is_compressed,
 )
 from audiovae.checkpoint import Model
 from audiovae.chunks import num_chunks
@@ -29,7 +30,7 @@ from audiovae.parts import Part, load_part, save_part
 from audiovae.rate import choose_log_lambda
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport, SpanReport, file_report, span_report
-from audiovae.sources import CompressedSound, is_compressed, probe_source, read_signal
+from audiovae.sources import CompressedSound, probe_source, read_signal
 from audiovae.spectrogram import num_frames
 from audiovae.stretches import SPAN_CHUNKS, Coding, Signal, Stopwatch, Waveform
 

@@ -108,6 +108,29 @@ def write_report(
         facts: What the run knows of itself.
     """
     selection = select(rows())
+    page = (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            title=one_line(title),
+            recipe=recipe,
+            totals=totals,
+            facts=facts,
+            stages=_stages(facts),
+            selection=selection,
+            cards=[_card(row, output_dir, root, selection) for row in selection.files],
+            errors=selection.errors,
+            scale=_scale() if selection.files else {},
+        )
+    )
+    path = output_dir / REPORT_NAME
+    temporary = output_dir / f".{REPORT_NAME}.tmp"
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("pipelines", "templates"),
         autoescape=True,
@@ -116,22 +139,7 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "size": readable_size, "printable": one_line}
-    page = environment.get_template("report.html.j2").render(
-        title=one_line(title),
-        recipe=recipe,
-        totals=totals,
-        facts=facts,
-        stages=_stages(facts),
-        selection=selection,
-        cards=[_card(row, output_dir, root, selection) for row in selection.files],
-        errors=selection.errors,
-        scale=_scale() if selection.files else {},
-    )
-    path = output_dir / REPORT_NAME
-    temporary = output_dir / f".{REPORT_NAME}.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
-    return path
+    return environment
 
 
 def readable_size(num_bytes: float) -> str:
@@ -159,18 +167,21 @@ def _scale() -> dict[str, Any]:
 
 
 def _card(row: Row, output_dir: Path, root: Path, selection: Selection) -> dict[str, Any]:
-    source, output = root / row["path"], output_dir / row["outputs"][0]["path"]
+    source = root / row["path"]
+    made = {output["product"]: output for output in row["outputs"]}
+    sound, coded = made.get("resynthesize"), made.get("compress")
+    output = output_dir / sound["path"] if sound else None
     folder, _, name = row["path"].rpartition("/")
-    output_bytes = sum(output["size"] for output in row["outputs"])
     return {
         "row": row,
         "folder": folder,
         "name": name,
-        "images": _picture(source, output),
+        "images": _picture(source, output) if output else None,
         "source_url": relative_url(source, output_dir),
-        "output_url": relative_url(output, output_dir),
+        "output_url": relative_url(output, output_dir) if output else None,
+        "coded_url": relative_url(output_dir / coded["path"], output_dir) if coded else None,
         "source_kbps": row["size"] * _BITS / _KILO / row["seconds"] if row["seconds"] else None,
-        "output_bytes": output_bytes,
+        "coded_bytes": coded["size"] if coded else None,
         "is_worst": row["path"] in selection.worst,
     }
 

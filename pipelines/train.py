@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from audiovae.commands import UsageProblem, end_process, run_command
+from audiovae.commands import Interrupted, UsageProblem, end_process, run_command
 
 if TYPE_CHECKING:
     import torch
@@ -45,13 +45,22 @@ def train(
         str, typer.Option(help="Licence of the data, kept in the model file.")
     ] = "not stated",
 ) -> None:
-    """Train a VAE or a vocoder on a directory of audio.
+    """Train a VAE or a vocoder on a directory of audio, or a VAE on log-mel shards.
 
     Writes metrics.csv, validation.csv, samples/*.png, model.safetensors (averaged weights) and
     state.pt, from which --resume continues on the same curve.
     """
     from audiovae.config import load_config
 
+    model_config = load_config(config)
+    _check_directory(output_dir, resume)
+    flags = {"minutes": minutes, "steps": steps, "seed": seed}
+    asked = {name: value for name, value in flags.items() if value is not None}
+    _run(model_config, asked, data, output_dir, device, licence)
+
+
+def _check_directory(output_dir: Path, resume: bool) -> None:
+    """Refuse to overwrite a run, and to resume none."""
     has_state = (output_dir / _STATE_NAME).exists()
     if has_state and not resume:
         raise UsageProblem(
@@ -63,33 +72,56 @@ def train(
             f"--resume: expected a run to continue, found no {_STATE_NAME} in {output_dir}; "
             "leave out --resume to start one"
         )
-    overrides = {"minutes": minutes, "steps": steps, "seed": seed}
-    asked = {name: value for name, value in overrides.items() if value is not None}
-    model_config = load_config(config)
-    training = model_config.training.model_copy(update=asked)
-    run(model_config.model_copy(update={"training": training}), data, output_dir, device, licence)
 
 
-def run(config: ModelConfig, data: Path, output_dir: Path, device: str, licence: str) -> None:
+def _run(
+    config: ModelConfig,
+    asked: dict[str, float | int],
+    data: Path,
+    output_dir: Path,
+    device: str,
+    licence: str,
+) -> None:
     """Prepare the data, train, and say where the model is."""
-    import torch
-
     from audiovae.training.loop import train as train_task
+    from audiovae.training.state import resumed_config, save_run_config
+    from pipelines.runner.exits import StopRequest
+    from pipelines.runner.lock import OutputLock
+    from pipelines.training_display import TrainingDisplay
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageProblem("--device: expected a CUDA device, found none; use --device cpu")
-    place = torch.device(name)
-    task = _task(config, data, output_dir, place, licence)
-    size = sum(p.numel() for network in task.networks.values() for p in network.parameters())
-    typer.echo(f"config={config.name} parameters={size / 1e6:.2f}M device={name}")
+    place = _device(device)
     has_state = (output_dir / _STATE_NAME).exists()
-    progress = train_task(
-        task, config.training, output_dir, place, resume=has_state, report=typer.echo
-    )
+    if has_state:
+        config = resumed_config(config, output_dir)
+        own_seed = config.training.seed
+        if asked.get("seed", own_seed) != own_seed:
+            raise UsageProblem(f"--seed: expected that of the run, {own_seed}, got {asked['seed']}")
+    training = config.training.model_copy(update=asked)
+    config = config.model_copy(update={"training": training})
+    with OutputLock(output_dir, data):
+        task = _task(config, data, output_dir, place, licence)
+        save_run_config(config, output_dir)
+        size = sum(p.numel() for network in task.networks.values() for p in network.parameters())
+        typer.echo(f"config={config.name} parameters={size / 1e6:.2f}M device={place}")
+        with StopRequest() as stop, TrainingDisplay(lambda: stop.requested) as display:
+            stop.immediate = False  # the loop saves its state and returns
+            progress = train_task(task, output_dir, place, resume=has_state, watcher=display)
+    if progress.fraction < 1.0:
+        raise Interrupted(
+            f"stopped at step {progress.step}; run the same command with --resume to continue"
+        )
     model = output_dir / "model.safetensors"
     typer.echo(f"done steps={progress.step} minutes={progress.seconds / 60:.1f} model={model}")
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise UsageProblem("--device: expected a CUDA device, found none; use --device cpu")
+    return torch.device(("cuda" if has_gpu else "cpu") if name == "auto" else name)
 
 
 def _task(
@@ -98,36 +130,40 @@ def _task(
     """The task that `config.kind` names, with its corpus."""
     import audiovae
     from audiovae.checkpoint import Provenance
-    from audiovae.training.data import load_waveforms, log_mel_corpus
     from audiovae.training.vae import VAETask
     from audiovae.training.vocoder import VocoderTask
 
-    waveforms = load_waveforms(
-        data, config.spectrogram.sample_rate, progress=_progress("decoding files")
-    )
+    corpus, positions_per_second = _corpus(config, data)
+    hours = float(corpus.lengths.sum()) / positions_per_second / 3600
     provenance = Provenance(
         audiovae_version=audiovae.__version__,
-        data=_describe(waveforms, data, config.spectrogram.sample_rate),
+        data=f"{data.resolve().name}: {len(corpus.names)} files, {hours:.2f} h",
         licence=licence,
         seed=config.training.seed,
     )
+    make = VAETask if config.kind == "vae" else VocoderTask
+    return make(config, *corpus.split(), output_dir, device, provenance)
+
+
+def _corpus(config: ModelConfig, data: Path) -> tuple[Corpus, float]:
+    """What the kind of model learns from, and how many of its positions make a second."""
+    from audiovae.training.data import load_waveforms, log_mel_corpus
+    from audiovae.training.shards import is_shards, load_shards
+    from pipelines.training_display import CountingDisplay
+
+    spectrogram = config.spectrogram
+    if is_shards(data):
+        if config.kind != "vae":
+            raise UsageProblem(
+                f"--data: expected a directory of audio for a {config.kind}, got log-mel shards; "
+                "name the audio they were made from"
+            )
+        return load_shards(data, spectrogram), spectrogram.frames_per_second
+    with CountingDisplay("decoded_files") as display:
+        waveforms = load_waveforms(data, spectrogram.sample_rate, progress=display.show)
     if config.kind == "vae":
-        corpus = log_mel_corpus(waveforms, config.spectrogram)
-        return VAETask(config, *corpus.split(), output_dir, device, provenance)
-    return VocoderTask(config, *waveforms.split(), output_dir, device, provenance)
-
-
-def _describe(corpus: Corpus, data: Path, sample_rate: int) -> str:
-    hours = float(corpus.lengths.sum()) / sample_rate / 3600
-    return f"{data.name}: {len(corpus.names)} files, {hours:.2f} h"
-
-
-def _progress(what: str) -> Callable[[int, int], None]:
-    def show(done: int, total: int) -> None:
-        if done % 200 == 0 or done == total:
-            typer.echo(f"{what} {done}/{total}")
-
-    return show
+        return log_mel_corpus(waveforms, spectrogram), spectrogram.frames_per_second
+    return waveforms, spectrogram.sample_rate
 
 
 def main(argv: Sequence[str] | None = None) -> int:

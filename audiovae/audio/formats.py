@@ -19,6 +19,8 @@ AUDIO_SUFFIXES = frozenset(
     " .tak .mpc .dsf".split()
 )
 
+_AVAE_MAGIC = b"AVAE"
+
 # Containers read by libsndfile; the others, by the name of FFmpeg's demuxer.
 SOUNDFILE_CONTAINERS = frozenset(
     {"wav", "rf64", "w64", "aiff", "caf", "au", "flac", "opus", "vorbis"}
@@ -57,6 +59,17 @@ _AC3_KBPS = (32, 40, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384,
 _AC3_RATES = (48_000, 44_100, 32_000)
 _HEAD_BYTES = 16_384
 _SEARCH_BYTES = 4_096
+
+
+def is_compressed(path: AudioPath) -> bool:
+    """Whether a file is a compressed one of this project, by its name or its content."""
+    if Path(path).suffix.lower() == ".avae":
+        return True
+    try:
+        with open(path, "rb") as file:
+            return file.read(len(_AVAE_MAGIC)) == _AVAE_MAGIC
+    except OSError:
+        return False
 
 
 def claims_to_be_audio(path: AudioPath) -> bool:

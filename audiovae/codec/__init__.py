@@ -4,7 +4,7 @@
 `AvaeReader` put payloads into a file and take them out. `docs/format.md` describes every byte.
 """
 
-from audiovae.codec.chunk_coding import decode_chunks, encode_chunks
+from audiovae.codec.chunk_coding import decode_chunks, encode_chunks, measure_chunk
 from audiovae.codec.container import AvaeReader
 from audiovae.codec.header import AvaeHeader
 from audiovae.codec.types import CodedChunk, DamagedChunkError
@@ -18,4 +18,5 @@ __all__ = [
     "DamagedChunkError",
     "decode_chunks",
     "encode_chunks",
+    "measure_chunk",
 ]

@@ -6,27 +6,27 @@ same features; the groups are coded in the order of that path, from coarse to fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from audiovae.checkpoint import Model
-from audiovae.chunks import STEP_FRAMES
+from audiovae.chunks import STEP_FRAMES, padded_frames
 from audiovae.codec.coder import SymbolDecoder, SymbolEncoder
-from audiovae.codec.integers import ByteReader, pack_positions, unpack_positions
+from audiovae.codec.integers import ByteReader
+from audiovae.codec.retrieval import Answers, pack_answers
 from audiovae.codec.symbols import (
     Floats,
     GroupSymbols,
     Integers,
-    Positions,
     exact,
     quantise,
     restore,
-    rows_at_ties,
+    rows_asking,
     symbols_crc,
 )
 from audiovae.codec.types import CodedChunk, DamagedChunkError
@@ -34,7 +34,7 @@ from audiovae.errors import BitstreamError, ModelMismatchError, ShapeError
 from audiovae.latents import Conditions
 from audiovae.models.blocks import step_mask
 from audiovae.models.bottlenecks import LatentSample
-from audiovae.models.bottlenecks.quantized import Bottleneck, FrequencyTable
+from audiovae.models.bottlenecks.quantized import Bottleneck, FrequencyTable, residual_bits
 
 
 @torch.no_grad()
@@ -95,30 +95,80 @@ def decode_chunks(
         DamagedChunkError: At the first chunk whose symbols are not those that were coded.
         ModelMismatchError: If the model's bottleneck makes no compressed files.
     """
+    return _decode(model, coded, padded_frames, conditions)
+
+
+@torch.no_grad()
+def measure_chunk(model: Model, chunk: CodedChunk, log_lambda: float | None) -> CodedChunk:
+    """Find out what a chunk that was read from a file does not say: its bits by level.
+
+    Args:
+        model: The one that coded it.
+        chunk: From `AvaeReader.read_chunk`.
+        log_lambda: From the file's header.
+
+    Returns:
+        The same chunk with `level_bits` and `corrections_bytes`.
+
+    Raises:
+        DamagedChunkError: If its symbols are not those that were coded.
+        ModelMismatchError: If the model's bottleneck makes no compressed files.
+    """
+    levels = model.vae.group_levels()
+    level_bits = [0.0] * (max(levels) + 1)
+
+    def observe(group: int, bits: Tensor) -> None:
+        level_bits[levels[group]] += float(bits.sum())
+
+    under = Conditions()
+    if log_lambda is not None:
+        under = Conditions(torch.full((1,), log_lambda, device=model.device))
+    _decode(model, [chunk], padded_frames(chunk.num_frames), under, observe)
+    reader = ByteReader(chunk.payload, "a chunk")
+    Answers(reader)
+    return replace(chunk, level_bits=tuple(level_bits), corrections_bytes=reader.position)
+
+
+def _decode(
+    model: Model,
+    coded: Sequence[CodedChunk],
+    frames: int,
+    conditions: Conditions,
+    observe: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Decode a batch; `observe(group, bits [batch, channel, step])` is told the estimated rate."""
     bottleneck, table = _coding_parts(model)
     longest = max(chunk.num_frames for chunk in coded)
-    if longest > padded_frames:
-        raise ShapeError(f"expected padded_frames of at least {longest}, got {padded_frames}")
+    if longest > frames:
+        raise ShapeError(f"expected padded_frames of at least {longest}, got {frames}")
     num_frames = torch.tensor([chunk.num_frames for chunk in coded], device=model.device)
     strides = _group_strides(model)
     readers = [_RowReader(model, table, chunk) for chunk in coded]
 
     def choose(group: int, features: Tensor, prior: Tensor) -> Tensor:
         of_residual = bottleneck.split_prior(prior)
-        log_scale = exact(of_residual.log_scale)  # [batch, channel, step]
-        residuals = np.zeros(log_scale.shape, dtype=np.int32)
-        for row, reader in enumerate(readers):
-            steps = -(-coded[row].num_frames // strides[group])
-            decoded = reader.read(log_scale[row, :, :steps].ravel())
-            residuals[row, :, :steps] = decoded.reshape(-1, steps)
+        read = _read_group(readers, exact(of_residual.log_scale), strides[group])
+        residual = torch.from_numpy(read).to(of_residual.mean)
         mask = step_mask(num_frames, features.shape[2], strides[group])
-        return restore(of_residual, residuals, mask)
+        if observe is not None:
+            observe(group, residual_bits(residual, of_residual.log_scale) * mask)
+        return restore(of_residual, residual, mask)
 
     with _exact_float32():
-        log_mel = model.vae.top_down(num_frames, padded_frames, conditions, choose)
+        log_mel = model.vae.top_down(num_frames, frames, conditions, choose)
     for reader in readers:
         reader.finish()
     return log_mel
+
+
+def _read_group(readers: Sequence[_RowReader], log_scale: Floats, stride: int) -> Integers:
+    """Residuals `[batch, channel, step]` of one group; 0 at steps that cover no signal."""
+    residuals = np.zeros(log_scale.shape, dtype=np.int32)
+    for row, reader in enumerate(readers):
+        steps = -(-reader.num_frames // stride)
+        read = reader.read(log_scale[row, :, :steps].ravel())
+        residuals[row, :, :steps] = read.reshape(-1, steps)
+    return residuals
 
 
 @dataclass
@@ -126,7 +176,7 @@ class _RowWriter:
     """Gathers the groups of one chunk."""
 
     table: FrequencyTable
-    ties: list[int] = field(default_factory=list)
+    ties: dict[int, bool] = field(default_factory=dict)
     num_symbols: int = 0
     crc: int = 0
 
@@ -134,13 +184,14 @@ class _RowWriter:
         self.encoder = SymbolEncoder(self.table)
 
     def append(self, symbols: GroupSymbols) -> None:
-        self.encoder.encode(symbols.residuals, symbols.indices)
-        self.ties += (symbols.ties + self.num_symbols).tolist()
+        self.encoder.encode(symbols.residuals, symbols.rows)
+        for place, is_upper in symbols.ties.items():
+            self.ties[self.num_symbols + place] = is_upper
         self.num_symbols += len(symbols.residuals)
         self.crc = symbols_crc(symbols.residuals, self.crc)
 
     def finish(self, num_frames: int, level_bits: tuple[float, ...]) -> CodedChunk:
-        corrections = pack_positions(self.ties, self.num_symbols)
+        corrections = pack_answers(self.ties)
         return CodedChunk(
             payload=corrections + self.encoder.finish(),
             symbols_crc=self.crc,
@@ -158,23 +209,22 @@ class _RowReader:
         self._chunk = chunk
         self._frames_per_second = model.config.spectrogram.frames_per_second
         self._crc = 0
-        self._start = 0
+        self._num_symbols = 0
+        self.num_frames = chunk.num_frames
         reader = ByteReader(chunk.payload, "a chunk")
         try:
-            ties = unpack_positions(reader, _num_symbols(model, chunk.num_frames))
+            self._answers = Answers(reader)
         except BitstreamError as error:
             raise self._damage(str(error)) from None
-        self._ties: Positions = np.array(ties, dtype=np.int64)
         self._decoder = SymbolDecoder(table, reader.take(reader.remaining))
 
     def read(self, log_scale: Floats) -> Integers:
         """Residuals `[symbol]` of the next group, whose prior scales these are."""
-        stop = self._start + len(log_scale)
-        first, last = np.searchsorted(self._ties, [self._start, stop])
-        ties = self._ties[first:last] - self._start
-        self._start = stop
+        start = self._num_symbols
+        self._num_symbols += len(log_scale)
+        rows = rows_asking(self._table, log_scale, lambda place: self._answers.at(start + place))
         try:
-            residuals = self._decoder.decode(rows_at_ties(self._table, log_scale, ties))
+            residuals = self._decoder.decode(rows)
         except BitstreamError as error:
             raise self._damage(str(error)) from None
         self._crc = symbols_crc(residuals, self._crc)
@@ -209,14 +259,6 @@ def _group_strides(model: Model) -> list[int]:
     """Mel frames behind one step of each group."""
     strides = model.vae.level_strides()
     return [strides[level] for level in model.vae.group_levels()]
-
-
-def _num_symbols(model: Model, num_frames: int) -> int:
-    """Residuals of one chunk, all groups together."""
-    coarse_to_fine = tuple(reversed(model.config.vae.levels))
-    channels = [coarse_to_fine[level].channels for level in model.vae.group_levels()]
-    steps = [-(-num_frames // stride) for stride in _group_strides(model)]
-    return sum(c * s for c, s in zip(channels, steps, strict=True))
 
 
 @contextmanager

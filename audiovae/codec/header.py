@@ -80,8 +80,8 @@ class AvaeHeader:
             (self.bit_depth in _BIT_DEPTHS, "8, 16, 24, 32 or 64 bits", self.bit_depth),
             (is_id, "a model id of 16 hexadecimal characters", repr(self.model_id)),
             (
-                len(name_bytes) <= MAX_NAME_BYTES and self.model_name.isprintable(),
-                f"a printable model name of at most {MAX_NAME_BYTES} bytes",
+                len(name_bytes) <= MAX_NAME_BYTES and _is_name(self.model_name),
+                f"a model name, not a path, of at most {MAX_NAME_BYTES} bytes",
                 ascii(self.model_name),
             ),
             (0 <= self.quality <= 255, "a quality of 0 to 255", self.quality),
@@ -195,6 +195,11 @@ class AvaeHeader:
             kind={code: name for name, code in _KINDS.items()}.get(kind, repr(kind)),
             clip_codes=clip_codes,
         )
+
+
+def _is_name(name: str) -> bool:
+    """Whether a file may say it: a hint where to look must not lead out of where models are."""
+    return name.isprintable() and not set(name) & set("/\\:") and not name.startswith(".")
 
 
 def _finite(value: float) -> float:

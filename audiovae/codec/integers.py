@@ -1,8 +1,6 @@
-"""Integers as bytes: varints for the file, Rice codes for sorted positions."""
+"""Whole numbers as bytes, and a cursor that reads them."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 from audiovae.errors import BitstreamError
 
@@ -68,75 +66,3 @@ class ByteReader:
             f"expected an integer of {self._name} in its shortest form, got a longer one; "
             "the file is damaged: copy it again from its source"
         )
-
-
-def pack_positions(positions: Sequence[int], total: int) -> bytes:
-    """Code sorted distinct positions below `total` in about `log2(total / count) + 1.5` bits each.
-
-    A varint of their count, then the Rice code of each distance from the one before (less one):
-    quotient in unary (ones, closed by a zero), then `k` low bits, most significant first; padded
-    with zeros to a whole byte.
-    """
-    out = write_varint(len(positions))
-    if not positions:
-        return out
-    low_bits = _rice_parameter(total, len(positions))
-    bits = []
-    previous = -1
-    for position in positions:
-        gap = position - previous - 1
-        bits.append("1" * (gap >> low_bits) + "0")
-        bits.append(format(gap & ((1 << low_bits) - 1), f"0{low_bits}b") if low_bits else "")
-        previous = position
-    joined = "".join(bits)
-    num_bytes = -(-len(joined) // 8)
-    return out + int(joined.ljust(8 * num_bytes, "0"), 2).to_bytes(num_bytes, "big")
-
-
-def unpack_positions(reader: ByteReader, total: int) -> list[int]:
-    """Read what `pack_positions` wrote.
-
-    Raises:
-        BitstreamError: If the bytes are not of sorted positions below `total`.
-    """
-    count = reader.varint()
-    if count > total:
-        raise _damaged(total)
-    if count == 0:
-        return []
-    low_bits = _rice_parameter(total, count)
-    data = reader.take(reader.remaining)
-    # Each position takes at most low_bits + 1 bits besides the quotients, which sum to less than
-    # total >> low_bits: nothing beyond that is looked at, however long the payload is.
-    longest = count * (low_bits + 1) + (total >> low_bits)
-    bits = "".join(f"{byte:08b}" for byte in data[: -(-longest // 8)])
-    positions = []
-    cursor, previous = 0, -1
-    for _ in range(count):
-        zero = bits.find("0", cursor)
-        stop = zero + 1 + low_bits
-        if zero < 0 or stop > len(bits):
-            raise _damaged(total)
-        low = int(bits[zero + 1 : stop], 2) if low_bits else 0
-        previous += 1 + ((zero - cursor) << low_bits) + low
-        if previous >= total:
-            raise _damaged(total)
-        positions.append(previous)
-        cursor = stop
-    used_bytes = -(-cursor // 8)
-    if "1" in bits[cursor : 8 * used_bytes]:
-        raise _damaged(total)
-    reader.position -= len(data) - used_bytes
-    return positions
-
-
-def _rice_parameter(total: int, count: int) -> int:
-    """Low bits that suit the mean gap: floor(log2(ln 2 * total / count)), in whole numbers."""
-    return max(0, (total * 11 // (16 * count)).bit_length() - 1)
-
-
-def _damaged(total: int) -> BitstreamError:
-    return BitstreamError(
-        f"expected sorted positions of corrections below {total}, got damaged ones; "
-        "copy the file again from its source"
-    )

@@ -88,10 +88,10 @@ class Upsample(nn.Module):
 
     def forward(self, features: Tensor, mask: Tensor) -> Tensor:
         """`[batch, channel, step]` to `[batch, channel, step * stride]`; mask of the result."""
-        parts = self.linear(features).unflatten(
-            1, (-1, self.stride)
-        )  # [batch, channel, stride, step]
-        return parts.transpose(2, 3).flatten(2) * mask
+        batch, _, steps = features.shape
+        parts = self.linear(features).reshape(batch, -1, self.stride, steps)
+        result: Tensor = parts.transpose(2, 3).flatten(2) * mask  # [batch, channel, step * stride]
+        return result
 
 
 def step_mask(num_frames: Tensor, num_steps: int, stride: int) -> Tensor:

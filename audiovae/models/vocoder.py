@@ -85,7 +85,7 @@ class Vocoder(nn.Module):
         """
         reach = self.config.kernel_size // 2
         hop = self.spectrogram.hop_samples
-        overlap = math.ceil((self.spectrogram.window_samples - hop) / 2 / hop)
+        overlap = math.ceil((self.spectrogram.window_samples - hop) / (2 * hop))
         return reach * (1 + self.config.num_blocks) + overlap
 
     def forward(self, log_mel: Tensor, num_frames: Tensor | None = None) -> Tensor:
@@ -135,9 +135,8 @@ class Vocoder(nn.Module):
         # Signs come after polar(): its gradient is that of a magnitude, never negative.
         spectrum = torch.polar(magnitude, stft.phase) * self.signs[:, None]
         frames = torch.fft.irfft(spectrum.transpose(1, 2), n=config.window_samples)
-        frames = (frames * self.window).transpose(1, 2)  # [batch, window, frame]
-        total = _overlap_add(frames, config.hop_samples)
-        weight = _overlap_add(self.window.square()[None, :, None] * mask, config.hop_samples)
+        total = _overlap_add(frames * self.window, config.hop_samples)
+        weight = _overlap_add(self.window.square() * mask.transpose(1, 2), config.hop_samples)
         margin = (config.window_samples - config.hop_samples) // 2
         length = stft.phase.shape[2] * config.hop_samples
         samples = total[:, margin : margin + length]
@@ -153,10 +152,10 @@ class Vocoder(nn.Module):
 
 
 def _overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """`[batch, window, frame]` to `[batch, sample]`."""
-    window, count = frames.shape[1], frames.shape[2]
-    length = (count - 1) * hop + window
-    folded = functional.fold(
-        frames, output_size=(1, length), kernel_size=(1, window), stride=(1, hop)
-    )
-    return folded[:, 0, 0]
+    """`[batch, frame, window]` to `[batch, sample]`; several times as fast as `fold`."""
+    parts = frames.reshape(*frames.shape[:2], -1, hop)  # [batch, frame, part, hop]
+    shifted = [
+        functional.pad(parts[:, :, i], (0, 0, i, parts.shape[2] - 1 - i))
+        for i in range(parts.shape[2])
+    ]
+    return torch.stack(shifted).sum(dim=0).flatten(1)

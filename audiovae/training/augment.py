@@ -79,10 +79,11 @@ def augment_waveform(waveform: Tensor, sample_rate: int, generator: torch.Genera
     frequency = torch.linspace(0, sample_rate / 2, spectrum.shape[1], device=waveform.device)
     cutoff_hz = torch.where(dice.happens(0.2), 1000 * 2 ** dice.uniform(1.0, 4.3), 1e9)
     roll_off = torch.sigmoid((cutoff_hz - frequency) / dice.uniform(50, 400))
-    changed = torch.fft.irfft(spectrum * roll_off, n=samples)
+    changed: Tensor = torch.fft.irfft(spectrum * roll_off, n=samples)
     position = torch.arange(samples, device=waveform.device)[None]
     start, length = dice.uniform(0, samples), dice.uniform(samples / 64, samples / 2)
     silent = dice.happens(0.1) & (position >= start) & (position < start + length)
     fade = torch.where(dice.happens(0.1), ((position - start) / length).clamp(0, 1), 1.0)
     overdrive = torch.where(dice.happens(0.05), dice.uniform(1, 4), 1.0)
-    return (changed.masked_fill(silent, 0.0) * fade * overdrive).clamp(-1, 1)
+    changed = changed.masked_fill(silent, 0.0) * fade * overdrive
+    return changed.clamp(-1, 1)

@@ -256,8 +256,9 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
     squares = torch.zeros_like(total)
     count = 0
     for index in sorted(range(len(corpus.names)), key=lambda i: _name_rank(corpus.names[i])):
-        for frames in corpus.clip(index).split(_PIECE_FRAMES):
-            values = frames.double().cpu()
+        clip = corpus.clip(index)
+        for first in range(0, len(clip), _PIECE_FRAMES):
+            values = clip[first : first + _PIECE_FRAMES].double().cpu()
             total += values.sum(dim=0)
             squares += values.square().sum(dim=0)
             count += len(values)

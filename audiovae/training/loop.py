@@ -104,57 +104,72 @@ def train(
         CheckpointError: If `resume` is asked for and there is no state, or one of another shape.
         ConfigError: If the training diverges.
     """
-    watcher = watcher or Watcher()
     run_dir.mkdir(parents=True, exist_ok=True)
-    run = _Run(task, run_dir, device, resume)
-    progress, config = run.state.progress, task.config.training
-    log = CsvLog(run_dir / "metrics.csv", progress.step)
-    validation_log = CsvLog(run_dir / "validation.csv", progress.step)
-    if not resume:
-        run.save()  # so that a run that is killed early can be resumed too
-    started = time.monotonic() - progress.seconds
-    last_saved = time.monotonic()
-    last_logged = (progress.step, progress.seconds)
-    progress.fraction = _fraction_done(progress, config)
-    while progress.fraction < 1.0 and not watcher.wants_stop():
-        metrics = run.step()
-        progress.seconds = time.monotonic() - started
-        progress.fraction = _fraction_done(progress, config)
-        if progress.step % config.log_every_steps == 0:
-            steps, seconds = progress.step - last_logged[0], progress.seconds - last_logged[1]
-            last_logged = (progress.step, progress.seconds)
-            progress.steps_per_second = steps / max(seconds, 1e-9)
-            run.log(log, metrics)
-        watcher.stepped(progress)
-        if progress.step % config.validate_every_steps == 0:
-            run.validate(validation_log, watcher)
-        if time.monotonic() - last_saved > config.checkpoint_every_seconds:
-            run.save()
-            last_saved = time.monotonic()
-    if progress.fraction >= 1.0 and validation_log.last_step < progress.step:
-        run.validate(validation_log, watcher)
-    run.save()
-    return progress
+    run = _Run(task, run_dir, device, watcher or Watcher(), resume)
+    while run.goes_on():
+        run.advance()
+    run.finish()
+    return run.state.progress
 
 
 class _Run:
-    """A task and everything that changes while it is trained."""
+    """A task, everything that changes while it is trained, and where it is written."""
 
     def __init__(
-        self, task: TrainingTask, run_dir: Path, device: torch.device, resume: bool
+        self,
+        task: TrainingTask,
+        run_dir: Path,
+        device: torch.device,
+        watcher: Watcher,
+        resume: bool,
     ) -> None:
         self.task, self.config, self.run_dir = task, task.config.training, run_dir
-        self.state = RunState(task.networks, self.config, device)
-        self._skipped_in_a_row = 0
+        self.state, self._watcher = RunState(task.networks, self.config, device), watcher
         if resume:
             self.state.restore(run_dir)
+        progress = self.state.progress
+        self._log = CsvLog(run_dir / "metrics.csv", progress.step)
+        self._validation_log = CsvLog(run_dir / "validation.csv", progress.step)
+        self._skipped_in_a_row = 0
+        self._last_logged = (progress.step, progress.seconds)
+        self._last_saved = time.monotonic()
+        self._started = self._last_saved - progress.seconds
+        progress.fraction = _fraction_done(progress, self.config)
+        if not resume:
+            self._save()  # so that a run that is killed early can be resumed too
 
-    def save(self) -> None:
-        """Write the state, from which a run continues."""
-        self.state.save(self.run_dir)
+    def goes_on(self) -> bool:
+        """Whether there is something left to do, and nobody wants to stop."""
+        return self.state.progress.fraction < 1.0 and not self._watcher.wants_stop()
 
-    def step(self) -> dict[str, Tensor]:
-        """Take one step of every network; metrics are left on the device."""
+    def advance(self) -> None:
+        """Take a step; log, measure and save what is due."""
+        metrics = self._step()
+        progress, config = self.state.progress, self.config
+        progress.seconds = time.monotonic() - self._started
+        progress.fraction = _fraction_done(progress, config)
+        steps, seconds = (
+            progress.step - self._last_logged[0],
+            progress.seconds - self._last_logged[1],
+        )
+        progress.steps_per_second = steps / max(seconds, 1e-9)
+        if progress.step % config.log_every_steps == 0:
+            self._write_metrics(metrics)
+        self._watcher.stepped(progress)
+        if progress.step % config.validate_every_steps == 0:
+            self._validate()
+        if time.monotonic() - self._last_saved > config.checkpoint_every_seconds:
+            self._save()
+
+    def finish(self) -> None:
+        """Leave a state to continue from, and, of a run that is done, a model file."""
+        progress = self.state.progress
+        if progress.fraction >= 1.0 and self._validation_log.last_step < progress.step:
+            self._validate()
+        self._save()
+
+    def _step(self) -> dict[str, Tensor]:
+        """One step of every network; metrics are left on the device."""
         progress = self.state.progress
         rate = learning_rate(self.config, progress.step, progress.fraction)
         metrics: dict[str, Tensor] = {}
@@ -165,22 +180,26 @@ class _Run:
         progress.step += 1
         return metrics
 
-    def log(self, log: CsvLog, metrics: Mapping[str, Tensor]) -> None:
-        """Write a row of training metrics."""
+    def _write_metrics(self, metrics: Mapping[str, Tensor]) -> None:
         progress = self.state.progress
         progress.training_metrics = {name: float(value) for name, value in metrics.items()}
         times = {"seconds": progress.seconds, "steps_per_second": progress.steps_per_second}
         row = {**times, **progress.training_metrics, "skipped": progress.skipped}
-        log.write(progress.step, row)
+        self._log.write(progress.step, row)
+        self._last_logged = (progress.step, progress.seconds)
 
-    def validate(self, log: CsvLog, watcher: Watcher) -> None:
+    def _validate(self) -> None:
         """Measure the averaged networks, and write the model file."""
         progress = self.state.progress
         result = self.task.validate(self.state.averages, progress.step)
         progress.metrics = result.metrics
         self.task.export(self.state.averages, progress)
-        log.write(progress.step, result.metrics)
-        watcher.validated(progress.step, result)
+        self._validation_log.write(progress.step, result.metrics)
+        self._watcher.validated(progress.step, result)
+
+    def _save(self) -> None:
+        self.state.save(self.run_dir)
+        self._last_saved = time.monotonic()
 
     def _optimise(self, update: Update, rate: float) -> Tensor:
         network = self.task.networks[update.network]

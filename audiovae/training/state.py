@@ -34,7 +34,7 @@ class Progress:
         seconds: Wall time, of all the times the run was started.
         skipped: Updates left out because of their gradient.
         fraction: What is done of the run, in [0, 1].
-        steps_per_second: Lately.
+        steps_per_second: Since the last row of the log.
         metrics: Of the last validation.
         training_metrics: Of the last logged step.
     """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -17,16 +17,19 @@ from audiovae.config import ModelConfig
 from audiovae.latents import Conditions
 from audiovae.models.hvae import HVAE, VAEOutput
 from audiovae.objectives.elbo import elbo_terms
-from audiovae.training.data import Corpus, augment_log_mel, draw_crops, log_mel_statistics
+from audiovae.training.augment import augment_log_mel
+from audiovae.training.data import Corpus, draw_crops, log_mel_statistics
 from audiovae.training.figures import save_spectrogram_pairs
-from audiovae.training.loop import Progress, Update, Validation
+from audiovae.training.loop import Update, Validation
+from audiovae.training.precision import autocast
+from audiovae.training.state import Progress
 
-_LOG = logging.getLogger(__name__)
 QUALITY_KBPS = (0.3, 0.5, 0.8, 1.2, 1.8, 2.8, 4.5, 8.0)
 """What `--quality 1..8` aims at; lambda for each is measured on the validation clips."""
 _VALIDATION_FRAMES = 512
-_VALIDATION_LAMBDAS = 4
-_CALIBRATION_LAMBDAS = 17
+_VALIDATION_BATCH = 16
+_CURVE_LAMBDAS = 10
+_LOG_EVERY_LAMBDAS = 3  # of the curve: 4 of 10 are logged, the smallest and the largest among them
 _ACTIVE_UNIT_NATS = 0.01  # a channel whose mean KL is below carries nothing (Burda et al., 2016)
 _NATS_PER_BIT = math.log(2.0)
 
@@ -53,9 +56,10 @@ class VAETask:
             device: Where to train.
             provenance: Written into the model file.
         """
-        torch.manual_seed(config.training.seed)
+        torch.manual_seed(config.training.seed)  # of the weights and of the bottleneck's noise
         self.config, self.run_dir, self.device = config, run_dir, device
         self.provenance = provenance
+        self.quality_scale: tuple[QualityPoint, ...] = ()
         self.model = HVAE(config)
         mean, deviation = log_mel_statistics(train, config.spectrogram)
         self.model.mel_mean.copy_(mean)
@@ -71,12 +75,12 @@ class VAETask:
         """One ELBO step on a batch of random crops."""
         training = self.config.training
         crops = draw_crops(
-            self._train, training.batch_size, training.crop_frames, generator, spill=32
+            self._train, training.batch_size, training.crop_frames, generator, self.device
         )
         log_mel = crops.data.float().transpose(1, 2)  # [batch, mel, frame]
         log_mel = augment_log_mel(log_mel, self.config.spectrogram, generator)
         conditions = self._draw_conditions(generator)
-        with self._autocast():
+        with autocast(training, self.device):
             output: VAEOutput = self._forward(log_mel, crops.lengths, conditions)
         terms = elbo_terms(self.model, log_mel, output, self.config.objective)
         kbps = terms.rate_bits_per_frame.detach() * self._kbps_per_bit_a_frame()
@@ -94,50 +98,36 @@ class VAETask:
 
     @torch.inference_mode()
     def validate(self, averaged: Mapping[str, nn.Module], step: int) -> Validation:
-        """Distortion and true-rate estimate with settled latents at several lambdas."""
+        """Measure rate and distortion with settled latents from the smallest lambda to the largest.
+
+        The quality scale of the model file is read off the same curve; active units are those at
+        the largest lambda, where the model has most to say.
+        """
         model = cast(HVAE, averaged["vae"])
         metrics: dict[str, float] = {}
-        warnings: list[str] = []
-        lambdas = self._lambda_grid(_VALIDATION_LAMBDAS)
-        for number, log_lambda in enumerate(lambdas, start=1):
+        curve: list[QualityPoint] = []
+        outputs: list[tuple[Tensor, VAEOutput]] = []
+        for index, log_lambda in enumerate(self._lambda_grid()):
             outputs = self._encode_validation(model, log_lambda)
-            tag = f"_{number}" if len(lambdas) > 1 else ""
             point = self._measure(model, outputs)
-            metrics |= {f"{name}{tag}": value for name, value in point.items()}
-        active = _active_units(model, [output for _, output in outputs])
-        for name, (used, available) in active.items():
-            metrics[f"active_units_{name}"] = used
-            if used == 0:
-                warnings.append(
-                    f"level {name} has collapsed: none of its {available} channels carries "
-                    f"{_ACTIVE_UNIT_NATS} nats; train longer, lower beta, or raise max_lambda"
-                )
+            if log_lambda is None:
+                metrics = point
+            elif index % _LOG_EVERY_LAMBDAS == 0:
+                tag = index // _LOG_EVERY_LAMBDAS + 1
+                metrics |= {f"{name}_{tag}": value for name, value in point.items()}
+            curve.append(QualityPoint(0, log_lambda or 0.0, point["kbps"], point["log_mel_l1_db"]))
+        self.quality_scale = _quality_scale(curve) if self.config.quality else ()
+        active, warnings = _active_units(model, [output for _, output in outputs])
         log_mel, output = outputs[0]
         image = self.run_dir / "samples" / f"step_{step:07d}.png"
         save_spectrogram_pairs(image, log_mel[0], output.log_mel[0], self.config.spectrogram)
-        return Validation(metrics, warnings)
+        return Validation(metrics | active, warnings)
 
     def export(self, averaged: Mapping[str, nn.Module], progress: Progress) -> None:
-        """Write `model.safetensors` with the quality scale measured on the validation clips."""
+        """Write `model.safetensors` with the quality scale of the last validation."""
         model = cast(HVAE, averaged["vae"])
         provenance = self.provenance.after(progress.step, progress.seconds, progress.metrics)
-        points = self.quality_scale(model) if self.config.quality else ()
-        save_vae(self.run_dir / "model.safetensors", model, provenance, points)
-
-    @torch.inference_mode()
-    def quality_scale(self, model: HVAE) -> tuple[QualityPoint, ...]:
-        """Lambda of each quality, interpolated on the measured rate of the validation clips.
-
-        A rate outside the model's reach gets the nearest lambda, spread over the rest of the
-        scale so that qualities stay distinct.
-        """
-        curve = []
-        for log_lambda in self._lambda_grid(_CALIBRATION_LAMBDAS):
-            point = self._measure(model, self._encode_validation(model, log_lambda))
-            curve.append((float(cast(float, log_lambda)), point["kbps"], point["log_mel_l1_db"]))
-        return tuple(
-            _point_at(curve, quality, kbps) for quality, kbps in enumerate(QUALITY_KBPS, start=1)
-        )
+        save_vae(self.run_dir / "model.safetensors", model, provenance, self.quality_scale)
 
     def _measure(self, model: HVAE, outputs: list[tuple[Tensor, VAEOutput]]) -> dict[str, float]:
         terms = [elbo_terms(model, x, y, self.config.objective) for x, y in outputs]
@@ -167,19 +157,17 @@ class VAETask:
         ]
         clips.sort(key=len, reverse=True)
         outputs = []
-        for first in range(0, len(clips), 16):
-            batch = clips[first : first + 16]
+        for first in range(0, len(clips), _VALIDATION_BATCH):
+            batch = clips[first : first + _VALIDATION_BATCH]
             shape = padded_frames(len(batch[0]))
             log_mel = torch.stack([pad_frames(clip.float().T, shape) for clip in batch])
             log_mel = log_mel.to(self.device)
             lengths = torch.tensor([len(clip) for clip in batch], device=self.device)
-            given = (
-                None
-                if log_lambda is None
-                else torch.full_like(lengths, log_lambda, dtype=torch.float32)
-            )
-            with self._autocast():
-                outputs.append((log_mel, model.encode(log_mel, lengths, Conditions(given))))
+            conditions = Conditions()
+            if log_lambda is not None:
+                conditions = Conditions(torch.full(lengths.shape, log_lambda, device=self.device))
+            with autocast(self.config.training, self.device):
+                outputs.append((log_mel, model.encode(log_mel, lengths, conditions)))
         return outputs
 
     def _draw_conditions(self, generator: torch.Generator) -> Conditions:
@@ -190,42 +178,55 @@ class VAETask:
         draw = torch.rand(self.config.training.batch_size, generator=generator)
         return Conditions((low + (high - low) * draw).to(self.device))
 
-    def _lambda_grid(self, count: int) -> list[float | None]:
+    def _lambda_grid(self) -> list[float | None]:
+        """Log lambdas of the curve; one None for a model without the conditioning."""
         quality = self.config.quality
         if quality is None:
             return [None]
         low, high = math.log(quality.min_lambda), math.log(quality.max_lambda)
-        return [low + (high - low) * i / (count - 1) for i in range(count)]
+        return [low + (high - low) * i / (_CURVE_LAMBDAS - 1) for i in range(_CURVE_LAMBDAS)]
 
     def _kbps_per_bit_a_frame(self) -> float:
         return self.config.spectrogram.frames_per_second / 1000.0
 
-    def _autocast(self) -> torch.autocast:
-        use_bfloat16 = self.config.training.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=use_bfloat16)
 
-
-def _active_units(model: HVAE, outputs: list[VAEOutput]) -> dict[str, tuple[int, int]]:
-    """Channels whose mean KL is at least `_ACTIVE_UNIT_NATS`, and all, by level name."""
-    found: dict[str, tuple[int, int]] = {}
+def _active_units(model: HVAE, outputs: list[VAEOutput]) -> tuple[dict[str, float], list[str]]:
+    """How many channels of each level carry anything, and a warning for a level where none does."""
+    names = model.level_names()
+    used = dict.fromkeys(names, 0)
+    available = dict.fromkeys(names, 0)
     for index, level in enumerate(model.group_levels()):
-        bits = sum((o.group_bits[index].sum(dim=(0, 2)) for o in outputs), torch.zeros(1))
+        bits = torch.stack([o.group_bits[index].sum(dim=(0, 2)) for o in outputs]).sum(dim=0)
         stride = model.level_strides()[level]
         steps = sum(float((o.latents.num_frames / stride).sum()) for o in outputs)
-        nats = bits.cpu() * _NATS_PER_BIT / steps
-        name = model.level_names()[level]
-        used, available = found.get(name, (0, 0))
-        found[name] = (used + int((nats >= _ACTIVE_UNIT_NATS).sum()), available + len(nats))
-    return found
+        nats = bits * _NATS_PER_BIT / steps  # [channel]
+        used[names[level]] += int((nats >= _ACTIVE_UNIT_NATS).sum())
+        available[names[level]] += len(nats)
+    warnings = [
+        f"level {name} has collapsed: none of its {available[name]} channels carries "
+        f"{_ACTIVE_UNIT_NATS} nats a step; train longer, lower objective.beta, or raise "
+        "quality.max_lambda"
+        for name in names
+        if used[name] == 0
+    ]
+    return {f"active_units_{name}": float(used[name]) for name in names}, warnings
 
 
-def _point_at(curve: list[tuple[float, float, float]], quality: int, kbps: float) -> QualityPoint:
-    """Where a curve of (log lambda, kbps, dB), rising in kbps, passes a rate."""
-    for (low, low_kbps, low_db), (high, high_kbps, high_db) in zip(curve, curve[1:], strict=False):
-        if low_kbps <= kbps <= high_kbps:
-            share = math.log(kbps / low_kbps) / max(math.log(high_kbps / low_kbps), 1e-9)
-            return QualityPoint(
-                quality, low + share * (high - low), kbps, low_db + share * (high_db - low_db)
-            )
-    end = curve[0] if kbps < curve[0][1] else curve[-1]
-    return QualityPoint(quality, *end)
+def _quality_scale(curve: Sequence[QualityPoint]) -> tuple[QualityPoint, ...]:
+    """Where a curve, rising in kbps, passes the rates of `QUALITY_KBPS`.
+
+    A rate out of the model's reach gets the nearer end, with the rate that it truly has.
+    """
+    points = []
+    for quality, kbps in enumerate(QUALITY_KBPS, start=1):
+        end = curve[0] if kbps < curve[0].kbps else curve[-1]
+        point = QualityPoint(quality, end.log_lambda, end.kbps, end.log_mel_l1_db)
+        for low, high in pairwise(curve):
+            if 0 < low.kbps <= kbps <= high.kbps:
+                share = math.log(kbps / low.kbps) / max(math.log(high.kbps / low.kbps), 1e-9)
+                log_lambda = low.log_lambda + share * (high.log_lambda - low.log_lambda)
+                l1_db = low.log_mel_l1_db + share * (high.log_mel_l1_db - low.log_mel_l1_db)
+                point = QualityPoint(quality, log_lambda, kbps, l1_db)
+                break
+        points.append(point)
+    return tuple(points)

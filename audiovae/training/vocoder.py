@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from statistics import fmean
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from audiovae.checkpoint import Provenance, save_vocoder
 from audiovae.config import ModelConfig
@@ -24,10 +26,13 @@ from audiovae.objectives.spectral import (
     mel_distances,
     phase_losses,
 )
-from audiovae.spectrogram import log_mel_spectrogram
-from audiovae.training.data import Corpus, augment_waveform, draw_crops, to_float
+from audiovae.spectrogram import log_mel_spectrogram, padded_samples
+from audiovae.training.augment import augment_waveform
+from audiovae.training.data import Corpus, draw_crops, to_float
 from audiovae.training.figures import save_spectrogram_pairs
-from audiovae.training.loop import Progress, Update, Validation
+from audiovae.training.loop import Update, Validation
+from audiovae.training.precision import autocast
+from audiovae.training.state import Progress
 
 _MAGNITUDE_WEIGHT = 1.0
 _PHASE_WEIGHT = 1.0
@@ -63,10 +68,10 @@ class VocoderTask:
         """One step on the magnitude, the phase and the sound of random crops."""
         training, spectrogram = self.config.training, self.config.spectrogram
         samples = training.crop_frames * spectrogram.hop_samples
-        crops = draw_crops(self._train, training.batch_size, samples, generator, spill=samples // 8)
+        crops = draw_crops(self._train, training.batch_size, samples, generator, self.device)
         target = augment_waveform(to_float(crops.data), spectrogram.sample_rate, generator)
         log_mel = log_mel_spectrogram(target, spectrogram)
-        with self._autocast():
+        with autocast(training, self.device):
             predicted = self._predict(log_mel)
         losses = self._losses(predicted, target, log_mel)
         yield Update(
@@ -81,9 +86,9 @@ class VocoderTask:
         spectrogram = self.config.spectrogram
         true = framed_spectrum(target, spectrogram)
         true_magnitude = true.abs()
-        floor = spectrogram.floor
+        true_log_magnitude = true_magnitude.clamp(min=spectrogram.floor).log()
         magnitude_error = (
-            predicted.log_magnitude.clamp(min=-11.5) - true_magnitude.clamp(min=floor).log()
+            predicted.log_magnitude.clamp(min=spectrogram.log_floor) - true_log_magnitude
         )
         waveform = self.vocoder.to_waveform(predicted)
         own_log_mel = log_mel_spectrogram(waveform, spectrogram)
@@ -99,35 +104,25 @@ class VocoderTask:
         """Mel distance of copy synthesis on the validation clips."""
         vocoder = cast(Vocoder, averaged["vocoder"])
         spectrogram = self.config.spectrogram
-        limit = _VALIDATION_SECONDS * spectrogram.sample_rate // spectrogram.hop_samples
+        limit = _VALIDATION_SECONDS * spectrogram.sample_rate
         totals, shorts = [], []
-        pair: tuple[Tensor, Tensor] | None = None
         for index in range(len(self._validation.names)):
-            clip = self._validation.clip(index)[: limit * spectrogram.hop_samples]
-            whole = len(clip) // spectrogram.hop_samples * spectrogram.hop_samples
-            if whole < spectrogram.window_samples:
-                continue
-            target = to_float(clip[:whole])[None].to(self.device)
+            clip = to_float(self._validation.clip(index)[:limit]).to(self.device)
+            missing = padded_samples(len(clip), spectrogram) - len(clip)
+            target = functional.pad(clip, (0, missing))[None]  # [1, sample]
             log_mel = log_mel_spectrogram(target, spectrogram)
             waveform = vocoder(log_mel)
             distances = mel_distances(waveform, target, spectrogram.sample_rate)
             totals.append(sum(float(d) for d in distances.values()))
             shorts.append(sum(float(distances[w]) for w in SHORT_WINDOWS))
-            pair = pair or (log_mel[0], log_mel_spectrogram(waveform, spectrogram)[0])
-        if pair is not None:
-            image = self.run_dir / "samples" / f"step_{step:07d}.png"
-            save_spectrogram_pairs(image, *pair, spectrogram)
-        count = max(len(totals), 1)
-        return Validation(
-            {"mel_distance": sum(totals) / count, "mel_distance_short": sum(shorts) / count}
-        )
+            if index == 0:
+                image = self.run_dir / "samples" / f"step_{step:07d}.png"
+                decoded = log_mel_spectrogram(waveform, spectrogram)
+                save_spectrogram_pairs(image, log_mel[0], decoded[0], spectrogram)
+        return Validation({"mel_distance": fmean(totals), "mel_distance_short": fmean(shorts)})
 
     def export(self, averaged: Mapping[str, nn.Module], progress: Progress) -> None:
         """Write `model.safetensors`."""
         provenance = self.provenance.after(progress.step, progress.seconds, progress.metrics)
         vocoder = cast(Vocoder, averaged["vocoder"])
         save_vocoder(self.run_dir / "model.safetensors", vocoder, self.config, provenance)
-
-    def _autocast(self) -> torch.autocast:
-        use_bfloat16 = self.config.training.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=use_bfloat16)

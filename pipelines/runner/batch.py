@@ -6,7 +6,6 @@ ends before torch is imported.
 
 from __future__ import annotations
 
-import importlib.metadata
 import logging
 import os
 import shutil
@@ -17,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+import audiovae
 from pipelines.runner.driver import Driver
 from pipelines.runner.exits import (
     ExitStatus,
@@ -34,7 +34,7 @@ from pipelines.runner.lock import OutputLock
 from pipelines.runner.plan import OutputGuard, examine
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
-from pipelines.runner.summary import RunFacts, Totals, add_up, write_summary
+from pipelines.runner.summary import SUMMARY_NAME, RunFacts, Totals, add_up, write_summary
 from pipelines.runner.units import FileFailed, FileSkipped, Span, Task
 from pipelines.runner.worker import WORK_DIR_NAME, Workplace
 
@@ -96,6 +96,7 @@ class _Batch:
         self._source = source
         self._output_dir = output_dir
         self._ledger = ledger
+        self._summary = output_dir / SUMMARY_NAME
         self._facts = RunFacts(executor="local")
 
     def rehearse(self) -> ExitStatus:
@@ -123,7 +124,8 @@ class _Batch:
         self._clear_work_dir()  # of a run that was killed
         with self._ledger:
             tasks, refused = self._plan(_LazySpanPlanner())
-            self._ledger.record(refused)
+            if self._ledger.record(refused) or tasks:
+                self._summary.unlink(missing_ok=True)
             if tasks:
                 try:
                     self._work(tasks, stop)
@@ -134,7 +136,7 @@ class _Batch:
         changed = self._ledger.compact(self._still_there)
         if not tasks:
             self._say_nothing_to_do()
-        if changed or tasks:
+        if changed or not self._summary.exists():
             self._conclude()
         return self._status()
 
@@ -184,11 +186,11 @@ class _Batch:
         return os.path.lexists(self._source.root / path)
 
     def _conclude(self) -> None:
-        """Write summary and report, and say where everything is."""
+        """Write report and summary, and say where everything is."""
         totals = add_up(self._ledger.rows())
         root, recipe = self._source.root, self._options.recipe
-        write_summary(self._output_dir, root, recipe, _version(), totals, self._facts)
         report = self._write_report(totals)
+        write_summary(self._output_dir, root, recipe, audiovae.__version__, totals, self._facts)
         facts = self._facts
         if facts.files:
             sys.stdout.write(
@@ -250,10 +252,3 @@ class _LazySpanPlanner:
         from audiovae.transform import plan_spans
 
         return plan_spans(info)
-
-
-def _version() -> str:
-    try:
-        return importlib.metadata.version("audiovae")
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -122,10 +122,13 @@ class Ledger:
             rows.append(self._row(path, "started") | {"earlier_outputs": self._known[path]})
         self._append(rows)
 
-    def record(self, results: Iterable[FileResult]) -> None:
+    def record(self, results: Iterable[FileResult]) -> int:
         """Append the results of files of the plan; each file has exactly one.
 
         A row that says what the last run's row says (the same refusal again) stays where it is.
+
+        Returns:
+            How many rows are new.
         """
         new_rows = []
         for result in results:
@@ -138,6 +141,7 @@ class Ledger:
                 new_rows.append(row)
         for row, offset in zip(new_rows, self._append(new_rows), strict=True):
             self._offsets[self._index[row["path"]]] = offset
+        return len(new_rows)
 
     def compact(self, keep_elsewhere: Callable[[str], bool]) -> bool:
         """Rewrite the manifest in plan order, if it is not already so.

@@ -17,8 +17,14 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from audiovae.audio import AudioInfo, claims_to_be_audio, is_audio_by_content, probe_audio
-from audiovae.errors import AudioReadError
+from audiovae.audio import (
+    AudioInfo,
+    claims_to_be_audio,
+    is_audio_by_content,
+    is_compressed,
+    probe_audio,
+)
+from audiovae.errors import AudioVAEError
 from pipelines.runner.exits import one_line
 from pipelines.runner.inputs import Found
 from pipelines.runner.recipe import Recipe
@@ -91,15 +97,33 @@ def _judge(entry: Found, root: Path, guard: OutputGuard, plan_spans: SpanPlanner
             return FileSkipped(entry.path, entry.problem)
         if entry.problem:
             return FileFailed(entry.path, "AudioReadError", entry.problem, retry=True)
+        if is_compressed(file):
+            if not guard.recipe.outputs_for(entry.path):
+                return FileSkipped(entry.path, "compressed already")
+            info = _probe_compressed(file)
+            return _task(entry, info, guard, plan_spans)
         if not claims_to_be_audio(file) and not is_audio_by_content(file):
             if not os.access(file, os.R_OK):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
             return FileSkipped(entry.path, "not audio")
         info = probe_audio(file)
     except Exception as error:
-        if not isinstance(error, AudioReadError | OSError):
+        if not isinstance(error, AudioVAEError | OSError):
             _logger.exception("probe=failed path=%r", entry.path)
         return failure(entry.path, error)
+    return _task(entry, info, guard, plan_spans)
+
+
+def _probe_compressed(file: Path) -> AudioInfo:
+    from audiovae.sources import probe_source  # with torch, which plain audio does not need yet
+
+    return probe_source(file)
+
+
+def _task(
+    entry: Found, info: AudioInfo, guard: OutputGuard, plan_spans: SpanPlanner | None
+) -> Task | FileFailed:
+    """The work that a file is, unless its outputs may not be written."""
     spans = plan_spans(info) if plan_spans is not None else ()
     task = Task(
         entry.path,

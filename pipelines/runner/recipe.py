@@ -39,8 +39,10 @@ class Product:
 
 
 PRODUCTS: Final = {
-    product.name: product for product in (Product("resynthesize", ".resynth.{format}"),)
+    product.name: product
+    for product in (Product("compress", ".avae"), Product("resynthesize", ".resynth.{format}"))
 }
+_COMPRESSED_SUFFIX: Final = ".avae"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Recipe:
     quality: int
     seed: int
     file_format: FileFormat
+    kbps: float | None = None
+    max_bytes: int | None = None
 
     @property
     def key(self) -> str:
@@ -62,9 +66,15 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def outputs_for(self, source: str) -> tuple[tuple[str, str], ...]:
-        """`(product, path below the output directory)` of every output of `source`."""
+        """`(product, path below the output directory)` of every output of `source`.
+
+        A compressed file is decoded, not compressed again.
+        """
+        is_compressed = source.lower().endswith(_COMPRESSED_SUFFIX)
         return tuple(
-            (name, PRODUCTS[name].path_for(source, self.file_format)) for name in self.products
+            (name, PRODUCTS[name].path_for(source, self.file_format))
+            for name in self.products
+            if not (is_compressed and name == "compress")
         )
 
 

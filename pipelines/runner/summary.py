@@ -1,4 +1,7 @@
-"""`summary.json`: what a reader, or another program, wants to know of a finished batch."""
+"""`summary.json`: what a reader, or another program, wants to know of a finished batch.
+
+It is written last and removed first, so it is there exactly if the batch is finished.
+"""
 
 from __future__ import annotations
 
@@ -47,6 +50,7 @@ class Totals:
     audio_seconds: float
     input_bytes: int
     output_bytes: int
+    kbps: float | None
     estimated_kbps: float | None
     log_mel_l1_db: float | None
     errors_by_kind: dict[str, int]
@@ -58,7 +62,7 @@ def add_up(rows: Iterable[Row]) -> Totals:
     errors: Counter[str] = Counter()
     seconds = 0.0
     sizes = [0, 0]
-    means = {"estimated_kbps": _Mean(), "log_mel_l1_db": _Mean()}
+    means = {"kbps": _Mean(), "estimated_kbps": _Mean(), "log_mel_l1_db": _Mean()}
     for row in rows:
         counts[row["status"]] += 1
         if row["status"] == "error":
@@ -77,6 +81,7 @@ def add_up(rows: Iterable[Row]) -> Totals:
         audio_seconds=seconds,
         input_bytes=sizes[0],
         output_bytes=sizes[1],
+        kbps=means["kbps"].value,
         estimated_kbps=means["estimated_kbps"].value,
         log_mel_l1_db=means["log_mel_l1_db"].value,
         errors_by_kind=dict(sorted(errors.items())),

@@ -75,6 +75,8 @@ class Workplace:
             products=recipe.products,
             quality=recipe.quality,
             seed=recipe.seed,
+            kbps=recipe.kbps,
+            max_bytes=recipe.max_bytes,
             format=recipe.file_format,
         )
         model = audiovae.load_model(recipe.checkpoint)
@@ -126,7 +128,7 @@ class Worker:
     def _perform_pack(self, unit: Pack) -> Outcome:
         folder = self._folder(f"pack{unit.number}")
         sources = [self._source(task) for task in unit.tasks]
-        drafts = [self._drafts(folder, index) for index in range(len(sources))]
+        drafts = [self._drafts(folder, index, task) for index, task in enumerate(unit.tasks)]
         reports = self._transformer.process_files(list(zip(sources, drafts, strict=True)))
         results: list[FileDone | FileFailed] = []
         for task, files, report in zip(unit.tasks, drafts, reports, strict=True):
@@ -149,7 +151,7 @@ class Worker:
     def _perform_assembly(self, unit: Assembly) -> Outcome:
         folder = self._folder(f"assembly{unit.number}")
         parts = self._parts(unit.task)
-        drafts = self._drafts(folder, 0)
+        drafts = self._drafts(folder, 0, unit.task)
         report = self._transformer.assemble(
             self._source(unit.task), parts, list(unit.reports), drafts
         )
@@ -202,8 +204,9 @@ class Worker:
     def _source(self, task: Task) -> Path:
         return self._place.root / task.path
 
-    def _drafts(self, folder: Path, index: int) -> dict[str, Path]:
-        return {product: folder / f"{index}.{product}" for product in self._place.recipe.products}
+    def _drafts(self, folder: Path, index: int, task: Task) -> dict[str, Path]:
+        outputs = self._place.recipe.outputs_for(task.path)
+        return {product: folder / f"{index}.{product}" for product, _ in outputs}
 
     def _folder(self, name: str) -> Path:
         folder = self._place.work_dir / name

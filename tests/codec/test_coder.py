@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from audiovae.codec.coder import SymbolDecoder, SymbolEncoder
-from audiovae.codec.integers import ByteReader, pack_positions, unpack_positions, write_varint
+from audiovae.codec.integers import ByteReader, write_varint
+from audiovae.codec.retrieval import Answers, pack_answers
 from audiovae.config import BottleneckConfig
 from audiovae.errors import BitstreamError
 from audiovae.models.bottlenecks.quantized import FREQUENCY_BITS, FrequencyTable
@@ -116,26 +117,28 @@ def test_negative_varints_are_refused() -> None:
         write_varint(-1)
 
 
-@given(st.data(), st.integers(1, 100_000), st.binary(max_size=5))
-def test_positions_come_back(data: st.DataObject, total: int, rest: bytes) -> None:
-    positions = sorted(data.draw(st.sets(st.integers(0, total - 1), max_size=80)))
-    reader = ByteReader(pack_positions(positions, total) + rest, "a test")
-    assert unpack_positions(reader, total) == positions
+@given(st.dictionaries(st.integers(0, 1 << 30), st.booleans(), max_size=80), st.binary(max_size=5))
+def test_answers_come_back(answers: dict[int, bool], rest: bytes) -> None:
+    reader = ByteReader(pack_answers(answers) + rest, "a test")
+    read = Answers(reader)
+    assert {key: read.at(key) for key in answers} == answers
     assert reader.take(reader.remaining) == rest
 
 
-@given(st.binary(max_size=40), st.integers(0, 50_000))
-def test_random_positions_are_sound_or_refused(data: bytes, total: int) -> None:
-    try:
-        positions = unpack_positions(ByteReader(data, "a test"), total)
-    except BitstreamError:
-        return
-    assert positions == sorted(set(positions))
-    assert all(0 <= position < total for position in positions)
+@pytest.mark.parametrize("count", [1, 20, 200, 600])
+def test_answers_cost_a_bit_each(count: int) -> None:
+    generator = np.random.default_rng(count)
+    keys = generator.choice(50_000, count, replace=False).tolist()
+    answers = dict(zip(keys, (generator.random(count) < 0.5).tolist(), strict=True))
+    assert len(pack_answers(answers)) <= count / 8 + 5
 
 
-def test_positions_cost_what_their_count_says() -> None:
-    generator = np.random.default_rng(0)
-    positions = np.sort(generator.choice(50_000, 50, replace=False)).tolist()
-    ideal_bits = math.log2(math.comb(50_000, 50))
-    assert 8 * len(pack_positions(positions, 50_000)) < ideal_bits + 50 * 0.3 + 16
+def test_no_answers_cost_a_byte() -> None:
+    assert pack_answers({}) == b"\0"
+    assert pack_answers({3: False, 70_000: False}) == b"\0"
+
+
+def test_answers_of_rubbish_are_answers_or_refused() -> None:
+    with pytest.raises(BitstreamError, match="a test"):
+        Answers(ByteReader(b"\xff\xff\x7f" + bytes(10), "a test"))
+    assert Answers(ByteReader(b"\x02\xff\xff", "a test")).at(9) in (True, False)

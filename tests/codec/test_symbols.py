@@ -20,8 +20,7 @@ from audiovae.codec.symbols import (
     quantise,
     restore,
     rows_and_ties,
-    rows_at_ties,
-    rows_of,
+    rows_asking,
     symbols_crc,
 )
 from audiovae.config import BottleneckConfig
@@ -63,7 +62,7 @@ def test_a_row_costs_what_the_model_estimates(scale: float) -> None:
     residuals = torch.arange(-limit, limit + 1).double()
     bits = residual_bits(residuals, torch.full_like(residuals, log_scale)).numpy()
     probability = 2.0**-bits
-    index = int(rows_of(TABLE, np.array([log_scale]))[0])
+    index = int(np.searchsorted(TABLE.boundaries, log_scale, side="right"))
     reach = int(TABLE.limits()[index])
     inside = slice(limit - reach, limit + reach + 1)
     paid = FREQUENCY_BITS - np.log2(TABLE.row(index))
@@ -139,24 +138,21 @@ def test_only_a_quantized_model_has_a_table(tmp_path: Path) -> None:
     st.integers(0, 2**32 - 1),
 )
 def test_both_sides_take_the_same_row(scales: list[float], seed: int) -> None:
-    """Whatever the decoder's scales are off by, up to the margin."""
+    """Whatever the decoder is off by, up to the margin; and it asks only what is known."""
     generator = np.random.default_rng(seed)
-    encoder_side = np.array(scales) + generator.uniform(-1e-4, 1e-4, len(scales))
-    decoder_side = encoder_side + generator.uniform(-TIE_MARGIN, TIE_MARGIN, len(scales)) * 0.999
+    encoder_side = np.array(scales) + generator.uniform(-3, 3, len(scales)) * TIE_MARGIN
+    decoder_side = encoder_side + generator.uniform(-0.999, 0.999, len(scales)) * TIE_MARGIN
     rows, ties = rows_and_ties(TABLE, encoder_side)
-    np.testing.assert_array_equal(rows_at_ties(TABLE, decoder_side, ties), rows)
+    np.testing.assert_array_equal(rows_asking(TABLE, decoder_side, ties.__getitem__), rows)
 
 
 def test_ties_are_few_and_at_the_boundaries() -> None:
     log_scale = np.linspace(LOW, HIGH, 1_000_001)
     rows, ties = rows_and_ties(TABLE, log_scale)
-    np.testing.assert_array_equal(
-        rows_of(TABLE, log_scale), np.searchsorted(TABLE.boundaries, log_scale, side="right")
-    )
-    distance = np.abs(log_scale[ties, None] - TABLE.boundaries[None]).min(axis=1)
-    assert distance.max() < TIE_MARGIN
-    assert 0 < len(ties) < 0.0012 * len(log_scale)
-    assert (np.diff(rows) >= 0).all() or (np.abs(np.diff(rows)) <= 1).all()
+    np.testing.assert_array_equal(rows, np.searchsorted(TABLE.boundaries, log_scale, side="right"))
+    distance = np.abs(log_scale[list(ties), None] - TABLE.boundaries[None]).min(axis=1)
+    assert distance.max() < 2 * TIE_MARGIN
+    assert 0 < len(ties) < 0.005 * len(log_scale)
     assert (rows[0], rows[-1]) == (0, TABLE.num_rows - 1)
 
 
@@ -182,8 +178,8 @@ def test_the_decoder_restores_the_encoders_latent_exactly() -> None:
     residuals = np.zeros((2, 5, 12), dtype=np.int32)
     for row, steps in enumerate(valid):
         residuals[row, :, :steps] = symbols[row].residuals.reshape(5, steps)
-        assert len(symbols[row].indices) == 5 * steps
-    restored = restore(BOTTLENECK.split_prior(prior), residuals, mask)
+        assert len(symbols[row].rows) == 5 * steps
+    restored = restore(BOTTLENECK.split_prior(prior), torch.from_numpy(residuals), mask)
     assert torch.equal(restored, sample.latent * mask)
 
 

@@ -315,8 +315,32 @@ def test_a_full_disk_ends_the_batch_and_a_rerun_goes_on(command: Command, folder
     assert ended.status == 1
     assert "No space left on device" in ended.err
     assert ended.err.splitlines()[-1].startswith("error: ")
+    assert not (folder.parent / "in_audiovae" / ".audiovae_work").exists()
     (folder / "full.wav").unlink()
     assert command(folder).status == 0
+
+
+@pytest.mark.parametrize("only_errors", [False, True])
+def test_a_batch_that_died_before_its_report_gets_one(
+    command: Command, folder: Path, monkeypatch: pytest.MonkeyPatch, only_errors: bool
+) -> None:
+    if only_errors:
+        for path in folder.rglob("*.wav"):
+            path.write_bytes(b"noise")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as dying:
+        dying.setattr("pipelines.report.write_report", die)
+        assert command(folder).status == 130
+    output = folder.parent / "in_audiovae"
+    assert not (output / "summary.json").exists()
+    ended = command(folder)
+    assert ended.status == (3 if only_errors else 0)
+    assert ended.out.startswith("nothing to do: ")
+    assert (output / "summary.json").exists()
+    assert (output / "report.html").exists()
 
 
 def test_a_report_that_fails_does_not_fail_the_batch(

@@ -1,0 +1,105 @@
+"""The model card that goes with a model file: what it is, where it comes from, how it learnt."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+from audiovae.checkpoint import Checkpoint, load_checkpoint
+
+CARD_NAME, CURVES_NAME = "card.md", "curves.png"
+
+
+def write_model_card(run_dir: Path) -> Path:
+    """Write `card.md` and `curves.png` beside the model file of a finished run.
+
+    Args:
+        run_dir: With model.safetensors, metrics.csv and validation.csv.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        CheckpointError: If the model file cannot be read.
+    """
+    checkpoint = load_checkpoint(run_dir / "model.safetensors")
+    _draw_curves(run_dir)
+    card = run_dir / CARD_NAME
+    card.write_text(_card(checkpoint), encoding="utf-8")
+    return card
+
+
+def _card(checkpoint: Checkpoint) -> str:
+    provenance = checkpoint.provenance
+    numbers = sum(tensor.numel() for tensor in checkpoint.tensors.values())
+    lines = [
+        f"# {checkpoint.config.name} ({checkpoint.kind})",
+        "",
+        "| | |",
+        "|---|---|",
+        f"| numbers in the file | {numbers / 1e6:.2f} M |",
+        f"| trained | {provenance.steps} steps, {provenance.minutes:.1f} minutes, "
+        f"seed {provenance.seed}, audiovae {provenance.audiovae_version} |",
+        f"| data | {provenance.data} |",
+        f"| licence | {provenance.licence} |",
+        "",
+        "## On clips held back from training",
+        "",
+        "| figure | value |",
+        "|---|---|",
+        *[f"| {name} | {value:g} |" for name, value in provenance.metrics.items()],
+        "",
+    ]
+    if checkpoint.quality_scale:
+        lines += [
+            "## The quality scale",
+            "",
+            "Model's own rate and log-mel difference on the same clips.",
+            "",
+            "| quality | kbps | log-mel L1 (dB) |",
+            "|---|---|---|",
+            *[
+                f"| {point.quality} | {point.kbps:.2f} | {point.log_mel_l1_db:.2f} |"
+                for point in checkpoint.quality_scale
+            ],
+            "",
+        ]
+    return "\n".join([*lines, f"![curves]({CURVES_NAME})", ""])
+
+
+def _draw_curves(run_dir: Path) -> None:
+    """One small plot for each column of the two logs."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    series = {
+        f"{name}: {column}": points
+        for name in ("metrics", "validation")
+        for column, points in _columns(run_dir / f"{name}.csv").items()
+        if column not in ("seconds", "steps_per_second")
+    }
+    columns = 4
+    rows = max(1, -(-len(series) // columns))
+    figure = Figure(figsize=(3 * columns, 1.9 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axis, (title, (steps, values)) in zip(axes, series.items(), strict=False):
+        axis.plot(steps, values, linewidth=1)
+        axis.set_title(title, fontsize=8, loc="left")
+        axis.tick_params(labelsize=7)
+    for axis in axes[len(series) :]:
+        axis.set_axis_off()
+    figure.savefig(run_dir / CURVES_NAME, dpi=70)
+
+
+def _columns(path: Path) -> dict[str, tuple[list[int], list[float]]]:
+    """Each column of a log as its steps and values."""
+    if not path.is_file():
+        return {}
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in (rows[0] if rows else {}) if name != "step"]
+    return {
+        name: ([int(row["step"]) for row in rows], [float(row[name]) for row in rows])
+        for name in names
+    }

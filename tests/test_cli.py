@@ -1,0 +1,131 @@
+"""The `audiovae` command, run as a user runs it, with the models that ship."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from audiovae.audio import probe_audio
+from audiovae.cli import main
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+CROW = EXAMPLES / "crow.mp3"
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> tuple[int, str, str]:
+    capsys.readouterr()
+    status = main([str(argument) for argument in arguments])
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+def test_encode_info_decode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coded, sound = tmp_path / "crow.avae", tmp_path / "crow.wav"
+    status, out, _ = run(capsys, "encode", CROW, coded, "--quality", "4")
+    assert status == 0
+    assert f"{coded.stat().st_size} bytes" in out
+    status, out, _ = run(capsys, "info", coded)
+    assert status == 0
+    kbps = coded.stat().st_size * 8 / 1000 / probe_audio(CROW).duration_seconds
+    assert f"kbps: {kbps:.4f}" in out
+    assert "damage: none" in out
+    assert "bytes of corrections:" in out
+    assert "kbps at 43.1Hz:" in out
+    status, _, _ = run(capsys, "decode", coded, sound)
+    assert status == 0
+    assert probe_audio(sound).num_samples == probe_audio(CROW).num_samples
+
+
+def test_resynth_is_the_decode_of_the_encoded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run(capsys, "encode", CROW, tmp_path / "a.avae")
+    run(capsys, "decode", tmp_path / "a.avae", tmp_path / "a.wav")
+    run(capsys, "resynth", CROW, tmp_path / "b.wav")
+    assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+
+
+def test_a_range_and_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coded, sound = tmp_path / "a.avae", tmp_path / "a.wav"
+    run(capsys, "encode", CROW, coded)
+    status, _, _ = run(capsys, "decode", coded, sound, "--start", "0.1", "--duration", "0.2")
+    assert status == 0
+    assert probe_audio(sound).num_samples == round(0.2 * 44_100)
+    broken = bytearray(coded.read_bytes())
+    broken[-3] ^= 1
+    coded.write_bytes(broken)
+    status, _, err = run(capsys, "decode", coded, tmp_path / "b.wav")
+    assert status == 1
+    assert "chunk 0 of channel 0" in err
+    status, _, err = run(capsys, "decode", coded, tmp_path / "b.wav", "--salvage")
+    assert status == 3
+    assert "silence stands for 0.0 to 0.5 s" in err
+    status, out, _ = run(capsys, "info", coded)
+    assert status == 3
+    assert "damage: chunk 0 of channel 0" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["encode", "nowhere.wav", "out.avae"], 1, "nowhere.wav: expected"),
+        (["encode", str(CROW), "out.mp3"], 2, "a name ending in .avae"),
+        (["encode", str(CROW), "out.avae", "--quality", "9"], 2, "--quality"),
+        (["encode", str(CROW), "out.avae", "--checkpoint", "bass"], 1, "shipped models"),
+        (["decode", str(CROW), "out.wav"], 1, "compressed file that starts with AVAE"),
+        (["resynth", str(CROW), "out.xyz"], 1, ".wav, .flac or .ogg"),
+        (["info", str(EXAMPLES / "LICENSES.md")], 1, "expected"),
+        (["nonsense"], 2, "nonsense"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    status: int,
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ended, _, err = run(capsys, *arguments)
+    assert ended == status
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_overwritten_without_being_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "a.avae"
+    target.write_bytes(b"mine")
+    status, _, err = run(capsys, "encode", CROW, target)
+    assert status == 2
+    assert "--overwrite" in err
+    assert target.read_bytes() == b"mine"
+    assert run(capsys, "encode", CROW, target, "--overwrite")[0] == 0
+    assert target.read_bytes() != b"mine"
+
+
+def test_info_of_audio_and_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = run(capsys, "info", CROW)
+    assert status == 0
+    assert "sample_rate: 44100" in out
+    shipped = Path(__file__).parent.parent / "audiovae" / "pretrained" / "base.safetensors"
+    status, out, _ = run(capsys, "info", shipped)
+    assert status == 0
+    assert "kind: vae" in out
+    assert "quality 8:" in out
+
+
+def test_help_answers_without_loading_torch() -> None:
+    code = (
+        "import sys; from audiovae.cli import main; main(['--help']); "
+        "sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert result.returncode == 0
+    assert b"encode" in result.stdout

@@ -1,0 +1,141 @@
+"""Clips and single files: compress, decompress, ranges, damage."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from audiovae.audio import Clip, read_audio, write_audio
+from audiovae.checkpoint import Model
+from audiovae.codec import AvaeReader
+from audiovae.errors import BitstreamError, ConfigError, ModelMismatchError
+from audiovae.files import compress, decode_file, decompress, process_file, resynthesize
+from audiovae.transform import COMPRESS, RESYNTHESIZE, TransformSettings
+from tests.small_models import load_tiny_model
+
+CHUNK_STEP_SECONDS = 992 * 512 / 44_100
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return load_tiny_model(tmp_path_factory.mktemp("model"))
+
+
+@pytest.fixture(scope="module")
+def clip() -> Clip:
+    time = np.arange(round(2.3 * CHUNK_STEP_SECONDS * 22_050)) / 22_050
+    left = 0.4 * np.sin(2 * np.pi * 220 * time) * np.exp(-time % 1)
+    noise = 0.05 * np.random.default_rng(0).standard_normal(len(time))
+    return Clip(np.stack([left, noise]).astype(np.float32), 22_050, 24)
+
+
+@pytest.fixture(scope="module")
+def data(model: Model, clip: Clip) -> bytes:
+    return compress(clip, model, quality=4)
+
+
+def test_a_clip_comes_back_with_its_facts(model: Model, clip: Clip, data: bytes) -> None:
+    decoded = decompress(data, model)
+    assert decoded.waveform.shape == clip.waveform.shape
+    assert (decoded.sample_rate, decoded.bit_depth) == (22_050, 24)
+    assert compress(clip, model, quality=4) == data
+
+
+def test_decompressing_is_resynthesising(model: Model, clip: Clip, data: bytes) -> None:
+    np.testing.assert_array_equal(
+        decompress(data, model).waveform, resynthesize(clip, model, quality=4).waveform
+    )
+
+
+@pytest.mark.parametrize("start", [0.0, 5.0, 11.4, 25.0])
+def test_a_range_is_the_slice_of_the_whole(
+    model: Model, data: bytes, clip: Clip, start: float
+) -> None:
+    whole = decompress(data, model).waveform
+    part = decompress(data, model, start_seconds=start, duration_seconds=0.7).waveform
+    first = round(start * 22_050)
+    np.testing.assert_array_equal(part, whole[:, first : first + round(0.7 * 22_050)])
+
+
+def test_a_range_outside_the_file_is_refused(model: Model, data: bytes) -> None:
+    with pytest.raises(ConfigError, match="expected a time range within"):
+        decompress(data, model, start_seconds=1_000.0)
+
+
+def test_a_file_is_the_clip(tmp_path: Path, model: Model, clip: Clip, data: bytes) -> None:
+    write_audio(tmp_path / "in.wav", clip)
+    outputs = {COMPRESS: tmp_path / "out.avae"}
+    report = process_file(
+        tmp_path / "in.wav", outputs, model, TransformSettings((COMPRESS,), quality=4)
+    )
+    got = (tmp_path / "out.avae").read_bytes()
+    assert report.kbps == pytest.approx(len(got) * 8 / 1000 / clip.duration_seconds)
+    with AvaeReader(got) as reader, AvaeReader(data) as expected:
+        assert reader.header.num_samples == expected.header.num_samples
+    decode_file(tmp_path / "out.avae", tmp_path / "out.flac", model)
+    decoded = read_audio(tmp_path / "out.flac")
+    assert decoded.waveform.shape == clip.waveform.shape
+    assert decoded.bit_depth == 24
+
+
+def test_another_model_is_refused(tmp_path: Path, data: bytes) -> None:
+    other = load_tiny_model(tmp_path, seed=3)
+    with pytest.raises(ModelMismatchError, match=f"got .*{other.id}"):
+        decompress(data, other)
+
+
+def test_damage_is_refused_and_salvage_bridges_it(
+    tmp_path: Path, model: Model, data: bytes, clip: Clip
+) -> None:
+    with AvaeReader(data) as reader:
+        middle = reader.entries[2]  # chunk 1 of channel 0
+    broken = bytearray(data)
+    broken[middle.offset + middle.num_bytes // 2] ^= 0x10
+    path = tmp_path / "broken.avae"
+    path.write_bytes(broken)
+    with pytest.raises(BitstreamError, match="chunk 1 of channel 0"):
+        decode_file(path, tmp_path / "out.wav", model)
+    assert not (tmp_path / "out.wav").exists()
+    report = decode_file(path, tmp_path / "out.wav", model, salvage=True)
+    assert len(report.lost_seconds) == 1
+    lost_from, lost_to = report.lost_seconds[0]
+    assert lost_from == pytest.approx(CHUNK_STEP_SECONDS, abs=0.01)
+    salvaged = read_audio(tmp_path / "out.wav").waveform
+    assert salvaged.shape == clip.waveform.shape
+    whole = decompress(data, model).waveform
+    before = round((lost_from - 1) * 22_050)
+    after = round((lost_to + 1) * 22_050)
+    step_of_24_bits = 2.0**-23
+    for kept in (np.s_[:, :before], np.s_[:, after:], np.s_[1:, :]):
+        np.testing.assert_allclose(
+            salvaged[kept], np.clip(whole, -1, 1)[kept], rtol=0, atol=step_of_24_bits
+        )
+
+
+@pytest.mark.parametrize("kbps", [0.5, 1.0])
+def test_an_asked_rate_is_met_or_said_to_be_out_of_reach(
+    tmp_path: Path, model: Model, clip: Clip, kbps: float
+) -> None:
+    write_audio(tmp_path / "in.wav", clip)
+    settings = TransformSettings((COMPRESS,), kbps=kbps)
+    report = process_file(tmp_path / "in.wav", {COMPRESS: tmp_path / "out.avae"}, model, settings)
+    assert report.kbps is not None
+    met = abs(report.kbps / kbps - 1) <= 0.05
+    assert met != bool(report.note)
+
+
+def test_a_limit_in_bytes_holds(model: Model, clip: Clip, data: bytes) -> None:
+    limit = len(data) + 10
+    assert len(compress(clip, model, max_bytes=limit)) <= limit
+
+
+def test_a_compressed_file_is_not_compressed_again(
+    tmp_path: Path, model: Model, data: bytes
+) -> None:
+    (tmp_path / "in.avae").write_bytes(data)
+    settings = TransformSettings((COMPRESS, RESYNTHESIZE))
+    outputs = {COMPRESS: tmp_path / "again.avae"}
+    with pytest.raises(BitstreamError, match="got a compressed file"):
+        process_file(tmp_path / "in.avae", outputs, model, settings)
