@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,11 +39,17 @@ def file_header(
         num_samples=info.num_samples,
         bit_depth=info.bit_depth,
         model_id=model.id,
-        model_name=Path(model.name).stem[:_MAX_NAME_CHARACTERS],
+        model_name=_name_hint(model.name),
         quality=quality,
         log_lambda=None if log_lambda is None else float(np.float32(log_lambda)),
         channel_sources=sources,
     )
+
+
+def _name_hint(name: str) -> str:
+    """A model's name without its path, as the header can hold it."""
+    stem = re.sub(r"[^A-Za-z0-9._-]", "_", Path(name).stem)
+    return stem.lstrip(".")[:_MAX_NAME_CHARACTERS]
 
 
 def quality_lambda(model: Model, quality: int) -> float | None:

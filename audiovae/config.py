@@ -129,8 +129,8 @@ class BottleneckConfig(_Config):
 class QualityConfig(_Config):
     """Rate-distortion conditioning (QARV): the range of the trade-off lambda."""
 
-    min_lambda: float = Field(default=32.0, gt=0)
-    max_lambda: float = Field(default=32_768.0, gt=0)
+    min_lambda: float = Field(default=48.0, gt=0)
+    max_lambda: float = Field(default=16_384.0, gt=0)
     embedding_channels: int = Field(default=128, ge=8)
 
     @model_validator(mode="after")

@@ -1,6 +1,6 @@
 """Draw docs/overview.png: one clip, and what is left of it at falling rates.
 
-    python docs/make_overview.py examples/violin_phrase.flac
+python docs/make_overview.py examples/violin_phrase.flac
 """
 
 from __future__ import annotations

@@ -23,7 +23,9 @@ from tests.small_models import load_tiny_model, tiny_vae, write_tiny_model
 
 
 def test_weights_config_and_provenance_come_back(tmp_path: Path) -> None:
-    provenance = Provenance("0.1.0", "my data: 3 files", "CC0-1.0", 7).after(10, 60.0, {"kbps": 1.5})
+    provenance = Provenance("0.1.0", "my data: 3 files", "CC0-1.0", 7).after(
+        10, 60.0, {"kbps": 1.5}
+    )
     save_vae(tmp_path / "m.safetensors", tiny_vae(), provenance, ())
     checkpoint = load_checkpoint(tmp_path / "m.safetensors")
     assert checkpoint.provenance == provenance

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -38,7 +40,7 @@ def test_cores_cover_every_frame_exactly_once(num_frames: int) -> None:
     assert cores[0].start == 0
     assert cores[-1].stop == num_frames
     assert all(len(core) > 0 for core in cores)
-    assert all(a.stop == b.start for a, b in zip(cores, cores[1:], strict=False))
+    assert all(a.stop == b.start for a, b in pairwise(cores))
 
 
 @given(num_frames=frame_counts)
@@ -50,7 +52,7 @@ def test_chunks_overlap_by_the_cross_fade_and_hold_their_cores(num_frames: int) 
         assert chunk.start == core.start == index * STEP_FRAMES
         assert core.stop <= chunk.stop
         assert len(chunk) <= CHUNK_FRAMES
-    for before, after in zip(chunks, chunks[1:], strict=False):
+    for before, after in pairwise(chunks):
         assert before.stop - after.start == OVERLAP_FRAMES
         assert len(after) > OVERLAP_FRAMES
 

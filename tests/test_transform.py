@@ -181,9 +181,7 @@ def test_channels_that_part_late_are_both_stored(tmp_path: Path, both: Transform
         assert joined[product].read_bytes() == whole[product].read_bytes()
 
 
-def test_resynthesis_is_the_decode_of_the_file(
-    tmp_path: Path, both: Transformer
-) -> None:
+def test_resynthesis_is_the_decode_of_the_file(tmp_path: Path, both: Transformer) -> None:
     source = save(tmp_path, "in.wav", sound(1.7, rate=48_000, channels=2))
     first = outputs(tmp_path, "in", "first")
     both.process_files([(source, first)])

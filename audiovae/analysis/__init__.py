@@ -1,1 +1,1 @@
-
+"""What can be said about sounds: distances, opinion scores."""

@@ -25,7 +25,7 @@ class CsvLog:
         self._columns = list(rows[0])
         self.last_step = int(rows[-1]["step"])
         content = io.StringIO(newline="")
-        writer = csv.DictWriter(content, self._columns)
+        writer = csv.DictWriter(content, self._columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         temporary = path.with_name(path.name + ".tmp")
@@ -37,15 +37,14 @@ class CsvLog:
         with self._path.open("a", newline="", encoding="utf-8") as file:
             if not self._columns:
                 self._columns = ["step", *row]
-                csv.writer(file).writerow(self._columns)
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore")
+                csv.writer(file, lineterminator="\n").writerow(self._columns)
+            writer = csv.DictWriter(file, self._columns, extrasaction="ignore", lineterminator="\n")
             writer.writerow({"step": step, **{k: f"{v:.6g}" for k, v in row.items()}})
         self.last_step = step
 
 
 def _whole_rows(path: Path, step: int) -> list[dict[str, str]]:
     """Rows up to `step`, without one that a kill cut short."""
-    content = path.read_text(encoding="utf-8")
-    whole = content[: content.rfind("\n") + 1]
-    rows = csv.DictReader(io.StringIO(whole, newline=""))
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    rows = csv.DictReader(whole.decode("utf-8").splitlines())
     return [row for row in rows if row["step"].isdigit() and int(row["step"]) <= step]

@@ -186,7 +186,14 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         version = state["version"]
-    except (RuntimeError, KeyError, ValueError, EOFError, pickle.UnpicklingError) as error:
+    except (
+        RuntimeError,
+        KeyError,
+        ValueError,
+        EOFError,
+        OSError,
+        pickle.UnpicklingError,
+    ) as error:
         reason = (str(error).splitlines() or ["cut short"])[0]
         raise CheckpointError(
             f"{path}: expected a whole training state, got a damaged one ({reason}); "

@@ -72,4 +72,6 @@ def test_upsample_keeps_channels_together() -> None:
 def test_channel_norm_is_step_by_step() -> None:
     normal = ChannelNorm(8)(features())
     torch.testing.assert_close(normal.mean(dim=1), torch.zeros(2, 24), atol=1e-6, rtol=0)
-    torch.testing.assert_close(normal.std(dim=1, correction=0), torch.ones(2, 24), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        normal.std(dim=1, correction=0), torch.ones(2, 24), rtol=1e-3, atol=0
+    )

@@ -102,7 +102,9 @@ def test_bits_of_levels_are_the_sum_of_their_groups() -> None:
     total = sum(float(bits.sum()) for bits in output.group_bits)
     assert float(levels.sum()) == pytest.approx(total, rel=1e-5)
     assert (levels > 0).all()
-    own = [g for g, level in zip(output.group_bits, output.latents.levels, strict=True) if level == 3]
+    own = [
+        g for g, level in zip(output.group_bits, output.latents.levels, strict=True) if level == 3
+    ]
     assert len(own) == 2
     torch.testing.assert_close(levels[:, 3], torch.stack([g.sum(dim=(1, 2)) for g in own]).sum(0))
 

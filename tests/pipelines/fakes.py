@@ -39,8 +39,10 @@ class FakeFileReport:
     sample_rate: int
     num_channels: int
     estimated_kbps: float
-    log_mel_l1_db: float
+    kbps: float | None
+    log_mel_l1_db: float | None
     timings_seconds: dict[str, float]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ class FakeTransformer:
         return hashlib.sha256(source.read_bytes() + settings).digest()
 
     def _report(self) -> FakeFileReport:
-        return FakeFileReport(1.0, 44_100, 1, 2.8, 2.5, {"decode": 0.1, "vocode": 0.2})
+        return FakeFileReport(1.0, 44_100, 1, 2.8, 3.0, 2.5, {"decode": 0.1, "vocode": 0.2})
 
 
 def _wait_for(gate: Path) -> None:

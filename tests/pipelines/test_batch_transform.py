@@ -289,7 +289,7 @@ def test_dry_run_says_what_would_happen_and_writes_nothing(command: Command, fol
     ended = command(folder, "--dry-run")
     assert ended.status == 0
     assert "would do 2 files (0.2s of audio); 0 are done, 1 skipped, 1 refused" in ended.out
-    assert "deep/b.wav -> deep/b.wav.resynth.wav" in ended.out
+    assert "deep/b.wav -> deep/b.wav.avae, deep/b.wav.resynth.wav" in ended.out
     assert "noise.wav: expected audio" in ended.err
     assert [path.name for path in folder.parent.iterdir()] == ["in"]
 
@@ -360,7 +360,7 @@ def test_a_report_that_fails_does_not_fail_the_batch(
     ("arguments", "says"),
     [
         (("nowhere",), "expected a directory, a file or a pattern, got 'nowhere'"),
-        (("in", "--do", "compress"), "--do: expected resynthesize, got 'compress'"),
+        (("in", "--do", "nonsense"), "--do: expected compress, resynthesize, got 'nonsense'"),
         (("in", "--quality", "9"), "--quality"),
         (("in", "--format", "mp3"), "'mp3' is not one of 'wav', 'flac', 'ogg'"),
         (("in", "--executor", "ray"), "'ray' is not one of 'auto', 'local'"),

@@ -25,7 +25,7 @@ def open_ledger(
 def done(folder: Path, path: str, distance: float = 2.5) -> FileDone:
     output = f"{path}.resynth.wav"
     (folder / output).write_bytes(b"sound")
-    report: Any = FakeFileReport(1.0, 44_100, 1, 2.8, distance, {"decode": 0.1})
+    report: Any = FakeFileReport(1.0, 44_100, 1, 2.8, 3.0, distance, {"decode": 0.1})
     return FileDone(path, (Output("resynthesize", output, 5),), report)
 
 
@@ -73,7 +73,9 @@ def test_row_says_what_was_done_without_timings(tmp_path: Path) -> None:
         "sample_rate": 44_100,
         "num_channels": 1,
         "estimated_kbps": 2.8,
+        "kbps": 3.0,
         "log_mel_l1_db": 2.5,
+        "note": "",
         "outputs": [{"product": "resynthesize", "path": "a.wav.resynth.wav", "size": 5}],
     }
 

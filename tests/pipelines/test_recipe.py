@@ -48,11 +48,12 @@ def test_outputs_keep_the_whole_source_name() -> None:
 
 def test_products() -> None:
     assert parse_products(" resynthesize,resynthesize ") == ("resynthesize",)
+    assert parse_products("resynthesize,compress") == ("compress", "resynthesize")
 
 
-@pytest.mark.parametrize("text", ["", ",", "compress", "resynthesize,nonsense"])
+@pytest.mark.parametrize("text", ["", ",", "nonsense", "resynthesize,nonsense"])
 def test_unknown_products_are_named_with_what_exists(text: str) -> None:
-    with pytest.raises(UsageProblem, match="expected resynthesize, got"):
+    with pytest.raises(UsageProblem, match="expected compress, resynthesize, got"):
         parse_products(text)
 
 

@@ -32,7 +32,9 @@ def ok(path: str, distance: float | None = 2.0) -> dict[str, Any]:
         "sample_rate": 8000,
         "num_channels": 1,
         "estimated_kbps": 2.8,
+        "kbps": None,
         "log_mel_l1_db": distance,
+        "note": "",
         "outputs": [{"product": "resynthesize", "path": f"{path}.resynth.wav", "size": 900}],
     }
 

@@ -124,9 +124,7 @@ def test_a_folder_is_decoded_to_mono_at_one_rate(tmp_path: Path) -> None:
     assert corpus.clip(2).abs().max() <= 1  # the two channels cancel
 
 
-def test_a_bad_file_is_named_and_left_out(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_bad_file_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = write_tones(tmp_path, count=1)
     (folder / "broken.wav").write_bytes(b"RIFF but no more")
     with caplog.at_level(logging.WARNING):

@@ -1,0 +1,73 @@
+"""Which files are evaluated, and what class of sound each one is."""
+
+from __future__ import annotations
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from audiovae.audio import claims_to_be_audio
+from pipelines.runner.exits import UsageProblem
+
+MANIFEST_NAME: Final = "manifest.csv"
+_SPEECH_CLASS: Final = "speech"
+
+
+@dataclass(frozen=True, slots=True)
+class ClipFile:
+    """A file to be evaluated.
+
+    Attributes:
+        path: Where it is.
+        name: Below the evaluated directory, with "/" between its parts.
+        kind: Class of sound: what `manifest.csv` beside it says, else its folder's name.
+    """
+
+    path: Path
+    name: str
+    kind: str
+
+    @property
+    def is_speech(self) -> bool:
+        """Whether PESQ means something."""
+        return self.kind.casefold() == _SPEECH_CLASS
+
+
+def find_clips(directory: Path) -> list[ClipFile]:
+    """Every file below a directory that is named like audio, sorted; hidden ones are left out.
+
+    Raises:
+        UsageProblem: If there is no directory, no such file, or a manifest without its columns.
+    """
+    if not directory.is_dir():
+        raise UsageProblem(f"--data: expected a directory of audio, got '{directory}'; check it")
+    clips = []
+    for root, folders, names in os.walk(directory):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folder = Path(root)
+        kinds = _manifest_kinds(folder / MANIFEST_NAME)
+        for name in sorted(names):
+            if claims_to_be_audio(folder / name) and not name.startswith("."):
+                kind = kinds.get(name) or folder.resolve().name
+                clips.append(
+                    ClipFile(folder / name, (folder / name).relative_to(directory).as_posix(), kind)
+                )
+    if not clips:
+        raise UsageProblem(f"--data: expected audio files, found none below '{directory}'")
+    return sorted(clips, key=lambda clip: clip.name)
+
+
+def _manifest_kinds(path: Path) -> dict[str, str]:
+    """Class by file name; empty without a manifest."""
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        reader = csv.DictReader(file)
+        if not {"file", "class"} <= set(reader.fieldnames or ()):
+            raise UsageProblem(
+                f"{path}: expected the columns file and class, got "
+                f"{', '.join(reader.fieldnames or ()) or 'an empty file'}; mend or remove it"
+            )
+        return {row["file"]: (row["class"] or "").strip() for row in reader}

@@ -1,0 +1,76 @@
+"""Every file of `configs/`: builds, steps, is saved and loads again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from audiovae.checkpoint import Provenance, load_checkpoint, load_vae, load_vocoder
+from audiovae.config import LevelConfig, ModelConfig, load_config
+from audiovae.models.hvae import HVAE
+from audiovae.models.vocoder import Vocoder
+from audiovae.spectrogram import inverse_mel_filterbank
+from audiovae.training.loop import train
+from audiovae.training.vae import VAETask
+from audiovae.training.vocoder import VocoderTask
+from tests.tones import log_mel_corpus, waveform_corpus
+
+CONFIGS = Path(__file__).parent.parent / "configs"
+PATHS = sorted(path for path in CONFIGS.rglob("*.toml") if "cluster" not in path.parts)
+BASE_PARAMETERS = 27e6
+"""What configs/base.toml promises, to a tenth."""
+
+
+def shrunk(config: ModelConfig) -> ModelConfig:
+    """The same model and task, as narrow and short as they go."""
+
+    def narrow(level: LevelConfig) -> LevelConfig:
+        update = {"channels": 2, "encoder_blocks": min(level.encoder_blocks, 1)}
+        return level.model_copy(update=update | {"decoder_blocks": min(level.decoder_blocks, 1)})
+
+    levels = tuple(narrow(level) for level in config.vae.levels)
+    training = {"steps": 2, "batch_size": 2, "crop_frames": 64, "log_every_steps": 1}
+    return config.model_copy(
+        update={
+            "vae": config.vae.model_copy(update={"width": 8, "levels": levels}),
+            "vocoder": config.vocoder.model_copy(update={"width": 8, "num_blocks": 1}),
+            "training": config.training.model_copy(update=training),
+        }
+    )
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_builds_at_its_full_size(path: Path) -> None:
+    config = load_config(path)
+    inverse_mel_filterbank(config.spectrogram)  # a constant that must not be made on `meta`
+    with torch.device("meta"):
+        network = (
+            HVAE(config) if config.kind == "vae" else Vocoder(config.vocoder, config.spectrogram)
+        )
+    size = sum(parameter.numel() for parameter in network.parameters())
+    assert size > 1e5
+    if path.stem == "base":
+        assert size == pytest.approx(BASE_PARAMETERS, rel=0.1)
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
+def test_steps_saves_and_loads_again(path: Path, tmp_path: Path) -> None:
+    config = shrunk(load_config(path))
+    place = torch.device("cpu")
+    if config.kind == "vae":
+        corpora = log_mel_corpus(count=2, seconds=1).split()
+        vae = VAETask(config, *corpora, tmp_path, place, Provenance())
+        assert train(vae, tmp_path, place).step == 2
+        loaded = load_vae(load_checkpoint(tmp_path / "model.safetensors"), path.stem)
+        assert loaded.config.vae == config.vae
+    else:
+        corpora = waveform_corpus(count=2).split()
+        vocoder = VocoderTask(config, *corpora, tmp_path, place, Provenance())
+        assert train(vocoder, tmp_path, place).step == 2
+        assert load_vocoder(tmp_path / "model.safetensors").config == config.vocoder
+    assert all(
+        torch.isfinite(t).all()
+        for t in load_checkpoint(tmp_path / "model.safetensors").tensors.values()
+    )
