@@ -29,8 +29,8 @@ from audiovae.models.bottlenecks.quantized import FrequencyTable
 from audiovae.models.hvae import HVAE
 from audiovae.models.identity import CODEC_PREFIX, model_id
 from audiovae.models.vocoder import Vocoder
+from audiovae.pretrained import VOCODER, find_checkpoint
 
-PRETRAINED_DIR = Path(__file__).parent / "pretrained"
 _FORMAT = "audiovae"
 _FORMAT_VERSION = 1
 _PICKLE_SUFFIXES = frozenset({".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle"})
@@ -179,7 +179,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_model(
-    name: str | Path = "base", device: str = "cpu", vocoder: str | Path | None = "vocoder"
+    name: str | Path = "base", device: str = "cpu", vocoder: str | Path | None = VOCODER
 ) -> Model:
     """Load a VAE and the vocoder that sounds it.
 
@@ -212,30 +212,11 @@ def load_vae(checkpoint: Checkpoint, source: str) -> HVAE:
     return _fill(HVAE(checkpoint.config), checkpoint, "vae", source)
 
 
-def load_vocoder(name: str | Path = "vocoder") -> Vocoder:
+def load_vocoder(name: str | Path = VOCODER) -> Vocoder:
     """The vocoder of that name or path, in evaluation mode."""
     checkpoint = load_checkpoint(find_checkpoint(name))
     network = Vocoder(checkpoint.config.vocoder, checkpoint.config.spectrogram)
     return _fill(network, checkpoint, "vocoder", str(name))
-
-
-def find_checkpoint(name: str | Path) -> Path:
-    """Path of a shipped model's file, or the given path if there is a file.
-
-    Raises:
-        CheckpointError: If there is neither.
-    """
-    shipped = PRETRAINED_DIR / f"{name}.safetensors"
-    if os.sep not in str(name) and shipped.is_file():
-        return shipped
-    path = Path(name)
-    if path.is_file():
-        return path
-    names = sorted(file.stem for file in PRETRAINED_DIR.glob("*.safetensors"))
-    raise CheckpointError(
-        f"{name}: expected the path of a model file or one of the shipped models "
-        f"({', '.join(names) or 'none'}), found neither"
-    )
 
 
 def stored(tensor: Tensor) -> Tensor:

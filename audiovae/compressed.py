@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from audiovae.audio import AudioInfo
-from audiovae.checkpoint import Model, find_checkpoint
+from audiovae.checkpoint import Model
 from audiovae.codec import AvaeHeader, AvaeWriter, CodedChunk
 from audiovae.errors import CheckpointError, ConfigError, ModelMismatchError
+from audiovae.pretrained import find_checkpoint
 
 _MAX_NAME_CHARACTERS = 32
 

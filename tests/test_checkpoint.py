@@ -12,13 +12,13 @@ from safetensors.torch import load_file, save_file
 
 from audiovae.checkpoint import (
     Provenance,
-    find_checkpoint,
     load_checkpoint,
     load_model,
     load_vocoder,
     save_vae,
 )
 from audiovae.errors import CheckpointError
+from audiovae.pretrained import find_checkpoint
 from tests.small_models import load_tiny_model, tiny_vae, write_tiny_model
 
 

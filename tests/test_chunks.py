@@ -65,7 +65,7 @@ def test_shapes_hold_their_chunk_and_whole_coarse_steps(num_frames: int) -> None
     assert shape % ModelConfig().vae.total_stride == 0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(num_frames=st.integers(1, 5 * CHUNK_FRAMES), data=st.data())
 def test_stitching_consistent_chunks_gives_the_signal_back(
     num_frames: int, data: st.DataObject

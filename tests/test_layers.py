@@ -42,9 +42,9 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "stretches",
     ),
     ("training", "analysis", "codec", "arithmetic", "synthesis"),
-    ("checkpoint", "pretrained"),
+    ("checkpoint",),
     ("models", "objectives"),
-    ("spectrogram", "audio", "chunks", "latents"),
+    ("spectrogram", "audio", "chunks", "latents", "pretrained"),
     ("config", "errors"),
 )
 

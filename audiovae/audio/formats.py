@@ -149,7 +149,7 @@ def _frames_in_a_row(
 
 def _raw_frames(data: bytes, tagged: bool, at_end: bool) -> tuple[str, int] | None:
     """Find a stream of bare frames and where it begins; the closest thing to a magic number."""
-    for at in range(max(1, min(_SEARCH_BYTES, len(data) - 4))):
+    for at in range(min(len(data), max(1, min(_SEARCH_BYTES, len(data) - 4)))):
         if data[at] != 0xFF and data[at : at + 2] != b"\x0b\x77":
             continue
         enough = 3 if at == 0 else 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import struct
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -11,7 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiovae.audio.values import Waveform
+from audiovae.audio.values import Waveform, native_path
 
 WAV_MAX_BYTES = 2**32 - 1
 _PIECE = 65_536
@@ -53,7 +52,7 @@ class SoundfileSink:
         self._bits = 0 if format == "ogg" else bits
         options = {"compression_level": _VORBIS_COMPRESSION} if format == "ogg" else {}
         self._file = soundfile.SoundFile(
-            os.path.abspath(path),
+            native_path(path),
             "w",
             rate,
             channels,

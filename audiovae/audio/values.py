@@ -81,6 +81,12 @@ class Clip:
         return self.num_samples / self.sample_rate
 
 
+def native_path(path: AudioPath) -> str | bytes:
+    """An absolute path as libsndfile takes it: bytes, since names need not be UTF-8."""
+    absolute = os.path.abspath(os.fspath(path))
+    return absolute if os.name == "nt" else os.fsencode(absolute)
+
+
 def message(path: AudioPath, expected: str, got: str, remedy: str) -> str:
     """Compose the one-line form of every audio error.
 

@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from audiovae.audio.checks import HeaderFacts
-from audiovae.audio.values import AudioInfo, AudioPath, Waveform, message
+from audiovae.audio.values import AudioInfo, AudioPath, Waveform, message, native_path
 from audiovae.errors import AudioReadError, CorruptAudioError, TruncatedAudioError
 
 PIECE_SAMPLES = 16_384
@@ -118,7 +118,7 @@ class SoundfileSource:
             raise
 
     def _open(self) -> _ForwardFile:
-        path = os.path.abspath(os.fspath(self._path))
+        path = native_path(self._path)
         self.close()
         try:
             start, patch_at = self._facts.start, self._facts.zero_size_at

@@ -8,18 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Final, Literal, get_args
 
-import audiovae.errors
+from audiovae.errors import CheckpointError
+from audiovae.pretrained import VOCODER, find_checkpoint
 from pipelines.runner.exits import UsageProblem
 
 FileFormat = Literal["wav", "flac", "ogg"]
 
-_PRETRAINED: Final = Path(audiovae.errors.__file__).parent / "pretrained"
-_VOCODER: Final = "vocoder"
 _RECIPE_VERSION: Final = 1  # raise it when the same settings begin to mean other bytes
 
 
@@ -113,25 +110,14 @@ def weights_identity(checkpoint: str) -> str:
         UsageProblem: If there is no such checkpoint.
     """
     digest = hashlib.sha256()
-    for name in (checkpoint, _VOCODER):
-        path = _model_file(name)
-        try:
-            with path.open("rb") as file:
+    try:
+        for name in (checkpoint, VOCODER):
+            with find_checkpoint(name).open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-        except OSError as error:
-            raise UsageProblem(
-                f"--checkpoint {checkpoint}: expected a model file or one of "
-                f"{', '.join(_shipped_models())}, got '{error.strerror}' for {path}; "
-                "check the name or the path"
-            ) from error
+    except CheckpointError as error:
+        raise UsageProblem(f"--checkpoint: {error}") from None
+    except OSError as error:
+        raise UsageProblem(
+            f"--checkpoint: expected a model file, got {error.strerror} for {error.filename}"
+        ) from None
     return digest.hexdigest()[:16]
-
-
-def _model_file(checkpoint: str) -> Path:
-    shipped = _PRETRAINED / f"{checkpoint}.safetensors"
-    return shipped if os.sep not in checkpoint and shipped.is_file() else Path(checkpoint)
-
-
-def _shipped_models() -> list[str]:
-    names = {path.stem for path in _PRETRAINED.glob("*.safetensors")} - {_VOCODER}
-    return sorted(names) or ["(none is installed)"]

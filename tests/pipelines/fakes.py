@@ -154,12 +154,17 @@ def write_tone(path: Path, seconds: float = 0.1, hz: float = 440.0) -> Path:
     return path
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every output file below a folder with its bytes (not the ledger and its company)."""
+def contents(folder: Path, pattern: str = "*.resynth.*") -> dict[str, bytes]:
+    """Every resynthesised file below a folder with its bytes."""
     return {
         os.fsdecode(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*.resynth.*"))
+        for path in sorted(folder.rglob(pattern))
     }
+
+
+def all_contents(folder: Path) -> dict[str, bytes]:
+    """Every output, compressed ones included (but not the ledger and its company)."""
+    return contents(folder) | contents(folder, "*.avae")
 
 
 def rows(folder: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ import pytest
 from pipelines.runner.lock import OutputLock
 from tests.pipelines import fakes
 from tests.pipelines.conftest import Command
-from tests.pipelines.fakes import contents, rows, statuses, write_tone
+from tests.pipelines.fakes import all_contents, contents, rows, statuses, write_tone
 
 ROOT = Path(__file__).resolve().parents[2]
 HOSTILE_NAMES = (
@@ -49,6 +49,7 @@ def test_a_folder_goes_in_and_everything_comes_out(command: Command, folder: Pat
     assert f"report: {output}/report.html" in ended.out
     assert {path.name for path in output.iterdir() if path.is_file()} == {
         ".audiovae.lock",
+        "a.wav.avae",
         "a.wav.resynth.wav",
         "batch.log",
         "manifest.jsonl",
@@ -278,7 +279,7 @@ def test_bytes_and_manifest_do_not_depend_on_workers_or_company(
         command(path, "--output-dir", tmp_path / "alone" / path.name)
     manifests = [(tmp_path / name / "manifest.jsonl").read_bytes() for name in ("1", "4")]
     assert manifests[0] == manifests[1]
-    assert contents(tmp_path / "1") == contents(tmp_path / "4")
+    assert all_contents(tmp_path / "1") == all_contents(tmp_path / "4")
     alone = {os.path.basename(path): data for path, data in contents(tmp_path / "alone").items()}
     assert alone == {os.path.basename(p): data for p, data in contents(tmp_path / "1").items()}
 

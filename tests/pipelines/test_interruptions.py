@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.fakes import GATE_NAME, contents, write_tone
+from tests.pipelines.fakes import GATE_NAME, all_contents, contents, write_tone
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FILES = 8
@@ -59,7 +59,7 @@ def uninterrupted(folder: Path) -> Path:
 
 
 def assert_same_end(output: Path, uninterrupted: Path) -> None:
-    assert contents(output) == contents(uninterrupted)
+    assert all_contents(output) == all_contents(uninterrupted)
     manifest = (output / "manifest.jsonl").read_bytes()
     assert manifest == (uninterrupted / "manifest.jsonl").read_bytes()
     names = {path.name for path in output.iterdir()}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from audiovae.audio import Clip, probe_audio, write_audio
-from tests.pipelines.fakes import contents, rows
+from tests.pipelines.fakes import all_contents, contents, rows
 from tests.small_models import write_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,7 @@ def test_outputs_have_rate_length_and_channels_of_their_source(
     assert len(contents(uninterrupted)) == NUM_FILES
     for row in rows(uninterrupted):
         before = probe_audio(folder / row["path"])
-        after = probe_audio(uninterrupted / row["outputs"][0]["path"])
+        after = probe_audio(uninterrupted / f"{row['path']}.resynth.wav")
         assert (after.sample_rate, after.num_channels, after.num_samples) == (
             before.sample_rate,
             before.num_channels,
@@ -107,7 +107,7 @@ def test_kill_9_and_rerun_with_other_workers(
             time.sleep(0.005)
         run.kill()
     finish(models, folder, output, workers=3)
-    assert contents(output) == contents(uninterrupted)
+    assert all_contents(output) == all_contents(uninterrupted)
     assert (output / "manifest.jsonl").read_bytes() == (
         uninterrupted / "manifest.jsonl"
     ).read_bytes()
@@ -120,6 +120,8 @@ def test_bytes_do_not_depend_on_company(
         finish(models, folder / path, tmp_path / path)
         (alone,) = contents(tmp_path / path).values()
         assert alone == contents(uninterrupted)[f"{path}.resynth.wav"]
+        (compressed,) = contents(tmp_path / path, "*.avae").values()
+        assert compressed == all_contents(uninterrupted)[f"{path}.avae"]
 
 
 def test_inputs_are_as_before(models: Path, folder: Path, tmp_path: Path) -> None:

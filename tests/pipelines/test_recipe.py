@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner import recipe
+from audiovae import pretrained
 from pipelines.runner.exits import UsageProblem
 from pipelines.runner.recipe import Recipe, parse_products, weights_identity
 
@@ -18,7 +18,7 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder.mkdir()
     (folder / "base.safetensors").write_bytes(b"base")
     (folder / "vocoder.safetensors").write_bytes(b"vocoder")
-    monkeypatch.setattr(recipe, "_PRETRAINED", folder)
+    monkeypatch.setattr(pretrained, "PRETRAINED_DIR", folder)
     return folder
 
 
@@ -70,11 +70,11 @@ def test_identity_is_that_of_the_bytes(shipped: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["nonsense", "no/such/file.safetensors", "."])
 def test_unknown_checkpoint_is_wrong_usage(name: str) -> None:
-    with pytest.raises(UsageProblem, match="expected a model file or one of base, got"):
+    with pytest.raises(UsageProblem, match=r"expected the path of a model file or one of the shipped models \(base, vocoder\)"):
         weights_identity(name)
 
 
 def test_no_shipped_model_is_said(shipped: Path) -> None:
     (shipped / "base.safetensors").unlink()
-    with pytest.raises(UsageProblem, match="none is installed"):
+    with pytest.raises(UsageProblem, match=r"shipped models \(vocoder\), found neither"):
         weights_identity("base")

@@ -42,7 +42,7 @@ num_blocks = 1
 batch_size = 4
 crop_frames = 64
 log_every_steps = 1
-validate_every_steps = 10
+validate_every_steps = 7
 checkpoint_every_seconds = 0.001
 """
 
@@ -109,11 +109,12 @@ def test_audio_to_a_model(run: Run, config: Path, audio: Path, tmp_path: Path) -
     assert (target / "samples" / "step_0000003.png").is_file()
 
 
+@pytest.mark.slow
 def test_a_run_killed_with_9_resumes_to_the_same_curve(
     run: Run, config: Path, audio: Path, tmp_path: Path
 ) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    steps = 24
+    steps = 14
     assert run(*command(config, audio, whole, "--steps", str(steps))).status == 0
     arguments = command(config, audio, killed, "--steps", str(steps))
     process = subprocess.Popen(

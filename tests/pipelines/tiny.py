@@ -5,16 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from audiovae import checkpoint
+from audiovae import pretrained
 from pipelines.batch_transform import main
-from pipelines.runner import recipe
 from pipelines.runner.exits import end_process
 
 
 def run(models: Path, *arguments: str | Path) -> int:
     """Run the command as if `models` were what ships."""
-    checkpoint.PRETRAINED_DIR = models
-    recipe._PRETRAINED = models  # type: ignore[misc]
+    pretrained.PRETRAINED_DIR = models
     return main(["--checkpoint", "tiny", *(str(argument) for argument in arguments)])
 
 

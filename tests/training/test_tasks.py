@@ -40,9 +40,9 @@ def training(steps: int, **more: object) -> dict[str, object]:
 
 
 def test_the_vae_learns_within_seconds(tmp_path: Path) -> None:
-    train(vae_task(tmp_path, tiny_config(training=training(80))), tmp_path, CPU)
+    train(vae_task(tmp_path, tiny_config(training=training(40))), tmp_path, CPU)
     distortion = column(tmp_path, "distortion")
-    assert sum(distortion[-15:]) < 0.7 * sum(distortion[:15])
+    assert sum(distortion[-15:]) < 0.75 * sum(distortion[:15])
 
 
 def test_the_vae_reports_each_level_and_writes_a_model(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_the_vae_reports_each_level_and_writes_a_model(tmp_path: Path) -> None:
 
 
 def test_a_gaussian_vae_without_quality_trains(tmp_path: Path) -> None:
-    config = tiny_config(bottleneck={"kind": "gaussian"}, quality=False, training=training(60))
+    config = tiny_config(bottleneck={"kind": "gaussian"}, quality=False, training=training(40))
     train(vae_task(tmp_path, config), tmp_path, CPU)
     loss = column(tmp_path, "loss")
     assert sum(loss[-10:]) < 0.8 * sum(loss[:10])
@@ -86,26 +86,26 @@ def test_a_collapsed_level_is_named_with_a_remedy(tmp_path: Path) -> None:
         bottleneck={"kind": "gaussian"},
         quality=False,
         objective={"beta": 1e4},
-        training=training(60, learning_rate=0.05, skip_gradient_above=1e9, ema_decay=0.5),
+        training=training(45, learning_rate=0.07, skip_gradient_above=1e9, ema_decay=0.5),
     )
     task = vae_task(tmp_path, config)
     before = task.validate(task.networks, 0)
     assert before.warnings == []
     train(task, tmp_path, CPU)
-    warnings = task.validate(task.networks, 60).warnings
+    warnings = task.validate(task.networks, 45).warnings
     assert [line.split(" has ")[0] for line in warnings] == ["level 2.7Hz", "level 21.5Hz"]
     assert "lower objective.beta" in warnings[0]
 
 
 def test_the_vocoder_learns_within_seconds(tmp_path: Path) -> None:
-    settings = training(40, batch_size=2, crop_frames=16, learning_rate=5e-3)
+    settings = training(25, batch_size=2, crop_frames=16, learning_rate=5e-3)
     task = vocoder_task(tmp_path, tiny_config(kind="vocoder", training=settings))
     before = task.validate(task.networks, 0).metrics
     train(task, tmp_path, CPU)
     after = task.validate(task.networks, 1).metrics
-    assert after["mel_distance"] < 0.9 * before["mel_distance"]
+    assert after["mel_distance"] < 0.93 * before["mel_distance"]
     assert column(tmp_path, "mel_distance", "validation")[0] > 0
-    assert (tmp_path / "samples" / "step_0000040.png").is_file()
+    assert (tmp_path / "samples" / "step_0000025.png").is_file()
     assert load_vocoder(tmp_path / "model.safetensors").config.width == 16
 
 
