@@ -56,6 +56,8 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
     try:
         arguments = None if argv is None else list(argv)
         status = app(args=arguments, prog_name=prog_name, standalone_mode=False)
+        if status == ExitStatus.INTERRUPTED:  # Typer took the KeyboardInterrupt
+            raise typer.Abort
     except UsageProblem as problem:
         complain(problem)
         return ExitStatus.USAGE

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from pipelines.runner.exits import UsageProblem, end_process, run_command
+from audiovae.commands import UsageProblem, end_process, run_command
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 

@@ -11,17 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
-from audiovae.errors import AudioVAEError, ConfigError
-from pipelines.runner.exits import (
+from audiovae.commands import (
     ExitStatus,
-    FatalProblem,
     Interrupted,
-    StopRequest,
     UsageProblem,
     complain,
     end_process,
     run_command,
 )
+from audiovae.errors import AudioVAEError, ConfigError
+from pipelines.runner.stopping import FatalProblem, StopRequest
 
 if TYPE_CHECKING:
     from audiovae.checkpoint import Model

@@ -19,8 +19,8 @@ from urllib.parse import quote
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from audiovae.commands import one_line
 from audiovae.errors import AudioVAEError
-from pipelines.runner.exits import one_line
 from pipelines.runner.ledger import Row
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe

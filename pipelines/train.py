@@ -85,8 +85,8 @@ def _run(
     """Prepare the data, train, and say where the model is."""
     from audiovae.training.loop import train as train_task
     from audiovae.training.state import resumed_config, save_run_config
-    from pipelines.runner.exits import StopRequest
     from pipelines.runner.lock import OutputLock
+    from pipelines.runner.stopping import StopRequest
     from pipelines.training_display import TrainingDisplay
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s")

@@ -12,6 +12,7 @@ from audiovae.analysis.metrics import Distances, measure
 from audiovae.audio import Clip, Waveform, read_audio
 from audiovae.checkpoint import Model
 from audiovae.codec import AvaeReader
+from audiovae.commands import Interrupted
 from audiovae.config import SpectrogramConfig
 from audiovae.files import compress
 from audiovae.reconstruct import Reconstructor
@@ -20,7 +21,6 @@ from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db
 from audiovae.stretches import Coding, Signal, Stopwatch, Stretch
 from pipelines.evaluation.clips import ClipFile
 from pipelines.evaluation.opus import OPUS_KBPS, OpusEncoder
-from pipelines.runner.exits import Interrupted
 
 MODEL: Final = "audiovae"
 MODEL_GRIFFIN_LIM: Final = "audiovae, Griffin-Lim"

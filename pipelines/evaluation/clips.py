@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from audiovae.audio import claims_to_be_audio
-from pipelines.runner.exits import UsageProblem
+from audiovae.commands import UsageProblem
 
 MANIFEST_NAME: Final = "manifest.csv"
 _SPEECH_CLASS: Final = "speech"

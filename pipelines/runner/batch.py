@@ -17,16 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import audiovae
+from audiovae.commands import ExitStatus, Interrupted, complain, one_line
 from pipelines.runner.driver import Driver
-from pipelines.runner.exits import (
-    ExitStatus,
-    FatalProblem,
-    Interrupted,
-    LogFile,
-    StopRequest,
-    complain,
-    one_line,
-)
 from pipelines.runner.inputs import Source, locate, survey
 from pipelines.runner.ledger import MANIFEST_NAME, Ledger
 from pipelines.runner.local import LocalRunner, default_workers, resolve_device
@@ -34,6 +26,7 @@ from pipelines.runner.lock import OutputLock
 from pipelines.runner.plan import OutputGuard, examine
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
+from pipelines.runner.stopping import FatalProblem, LogFile, StopRequest
 from pipelines.runner.summary import SUMMARY_NAME, RunFacts, Totals, add_up, write_summary
 from pipelines.runner.units import FileFailed, FileSkipped, Span, Task
 from pipelines.runner.worker import WORK_DIR_NAME, Workplace

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from pipelines.runner.agenda import MIN_PACK_SECONDS, Agenda
-from pipelines.runner.exits import FatalProblem, StopRequest
 from pipelines.runner.ledger import Ledger
 from pipelines.runner.progress import Progress, Tally
 from pipelines.runner.recipe import Recipe
+from pipelines.runner.stopping import FatalProblem, StopRequest
 from pipelines.runner.summary import RunFacts
 from pipelines.runner.units import FileDone, FileFailed, Outcome, Pack, Part, Runner, Task, Unit
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from audiovae.audio import claims_to_be_audio
-from pipelines.runner.exits import UsageProblem
+from audiovae.commands import UsageProblem
 from pipelines.runner.lock import LOCK_NAME
 
 _MAGIC = frozenset("*?[")

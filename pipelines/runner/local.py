@@ -12,7 +12,7 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
-from pipelines.runner.exits import UsageProblem
+from audiovae.commands import UsageProblem
 from pipelines.runner.units import Outcome, Unit
 from pipelines.runner.worker import Worker
 

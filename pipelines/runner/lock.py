@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 from typing import Final
 
-from pipelines.runner.exits import FatalProblem
+from pipelines.runner.stopping import FatalProblem
 
 LOCK_NAME: Final = ".audiovae.lock"
 

@@ -24,8 +24,8 @@ from audiovae.audio import (
     is_compressed,
     probe_audio,
 )
+from audiovae.commands import one_line
 from audiovae.errors import AudioVAEError
-from pipelines.runner.exits import one_line
 from pipelines.runner.inputs import Found
 from pipelines.runner.recipe import Recipe
 from pipelines.runner.units import FileFailed, FileSkipped, Span, Task, failure

@@ -11,9 +11,9 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Final, Literal, get_args
 
+from audiovae.commands import UsageProblem
 from audiovae.errors import CheckpointError
 from audiovae.pretrained import VOCODER, find_checkpoint
-from pipelines.runner.exits import UsageProblem
 
 FileFormat = Literal["wav", "flac", "ogg"]
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from audiovae.commands import one_line
 from audiovae.errors import AudioReadError
-from pipelines.runner.exits import one_line
 
 if TYPE_CHECKING:
     from types import TracebackType

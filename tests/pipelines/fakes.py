@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audiovae.commands import end_process
 from audiovae.errors import AudioVAEError, AudioWriteError, CorruptAudioError
 from pipelines.batch_transform import main
-from pipelines.runner.exits import end_process
 from pipelines.runner.worker import Worker, Workplace
 
 SLOW_SECONDS = 0.25

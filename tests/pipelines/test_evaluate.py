@@ -16,6 +16,7 @@ import torch
 import audiovae
 from audiovae.analysis.metrics import Distances, measure
 from audiovae.audio import Clip, read_audio, write_audio
+from audiovae.commands import Interrupted, UsageProblem
 from pipelines.evaluate import main, parse_qualities
 from pipelines.evaluation import bench
 from pipelines.evaluation.bench import Bench, Row
@@ -23,7 +24,6 @@ from pipelines.evaluation.clips import ClipFile, find_clips
 from pipelines.evaluation.opus import OPUS_KBPS, OpusEncoder, OpusError
 from pipelines.evaluation.plot import rate_distortion_png
 from pipelines.evaluation.tables import csv_text, mean_rows, report, table
-from pipelines.runner.exits import Interrupted, UsageProblem
 from tests.small_models import write_tiny_model
 
 RATE = 44_100

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner.exits import UsageProblem
+from audiovae.commands import UsageProblem
 from pipelines.runner.inputs import locate, survey
 from pipelines.runner.lock import LOCK_NAME
 from tests.pipelines.fakes import write_tone

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from audiovae.commands import UsageProblem
 from pipelines.runner import local
-from pipelines.runner.exits import UsageProblem
 from pipelines.runner.local import LocalRunner, available_cores, default_workers, resolve_device
 from pipelines.runner.units import Outcome, Pack, Unit
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner.exits import FatalProblem
 from pipelines.runner.lock import LOCK_NAME, OutputLock
+from pipelines.runner.stopping import FatalProblem
 
 HOLDER = """
 import sys, time

@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 from audiovae import pretrained
+from audiovae.commands import end_process
 from pipelines.batch_transform import main
-from pipelines.runner.exits import end_process
 
 
 def run(models: Path, *arguments: str | Path) -> int:

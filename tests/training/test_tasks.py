@@ -40,7 +40,7 @@ def training(steps: int, **more: object) -> dict[str, object]:
 
 
 def test_the_vae_learns_within_seconds(tmp_path: Path) -> None:
-    train(vae_task(tmp_path, tiny_config(training=training(40))), tmp_path, CPU)
+    train(vae_task(tmp_path, tiny_config(training=training(70))), tmp_path, CPU)
     distortion = column(tmp_path, "distortion")
     assert sum(distortion[-15:]) < 0.75 * sum(distortion[:15])
 

@@ -1,97 +1,24 @@
-"""How a command ends: exit statuses, signals, and the one place that configures logging."""
+"""How a batch is stopped, and the one place that configures its logging."""
 
 from __future__ import annotations
 
 import logging
-import os
 import signal
-import sys
-import threading
 import time
-from collections.abc import Callable, Sequence
-from enum import IntEnum
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any
 
-import typer
-
+from audiovae.commands import Interrupted
 from audiovae.errors import AudioVAEError
 
 GRACE_SECONDS = 20.0
 _LOGGERS = ("pipelines", "audiovae")
-# The base of what Typer raises for a wrong command line; its home differs between versions.
-_CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
-
-
-class ExitStatus(IntEnum):
-    """Exit statuses of every command (DESIGN 7)."""
-
-    DONE = 0
-    FATAL = 1
-    USAGE = 2
-    FAILED_INPUTS = 3
-    INTERRUPTED = 130
-
-
-class UsageProblem(AudioVAEError):
-    """The command line asks for something that cannot be; exit status 2."""
 
 
 class FatalProblem(AudioVAEError):
     """The whole batch cannot go on; exit status 1."""
-
-
-class Interrupted(AudioVAEError):
-    """The user or the system asked the batch to stop; exit status 130."""
-
-
-def one_line(text: object) -> str:
-    """`text` on one printable line: control characters and undecodable bytes are escaped."""
-    joined = " ".join(str(text).split())
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
-        for char in joined
-    )
-
-
-def complain(message: object) -> None:
-    """Write one line about a problem to standard error."""
-    sys.stderr.write(f"error: {one_line(message)}\n")
-    sys.stderr.flush()
-
-
-def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) -> ExitStatus | int:
-    """Run a Typer app and turn whatever ends it into an exit status and at most one line."""
-    try:
-        arguments = None if argv is None else list(argv)
-        status = app(args=arguments, prog_name=prog_name, standalone_mode=False)
-        if status == ExitStatus.INTERRUPTED:  # Typer took the KeyboardInterrupt
-            raise typer.Abort
-    except UsageProblem as problem:
-        complain(problem)
-        return ExitStatus.USAGE
-    except (Interrupted, KeyboardInterrupt, typer.Abort) as problem:
-        complain(str(problem) or "stopped; run the same command again to continue")
-        return ExitStatus.INTERRUPTED
-    except (AudioVAEError, OSError) as problem:
-        logging.getLogger(__name__).debug("fatal", exc_info=problem)
-        complain(problem)
-        return ExitStatus.FATAL
-    except _CommandLineError as problem:
-        explain = getattr(problem, "format_message", problem.__str__)
-        complain(f"{explain()}; see {prog_name} --help")
-        return ExitStatus.USAGE
-    return status if isinstance(status, int) else ExitStatus.DONE
-
-
-def end_process(status: int) -> NoReturn:
-    """Leave with `status`, even if a dropped unit still occupies a worker thread."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):
-        os._exit(status)
-    sys.exit(status)
 
 
 class LogFile:

@@ -9,16 +9,9 @@ from pathlib import Path
 import pytest
 import typer
 
+from audiovae.commands import Interrupted, UsageProblem, one_line, run_command
 from audiovae.errors import CheckpointError
-from pipelines.runner.exits import (
-    FatalProblem,
-    Interrupted,
-    LogFile,
-    StopRequest,
-    UsageProblem,
-    one_line,
-    run_command,
-)
+from pipelines.runner.stopping import FatalProblem, LogFile, StopRequest
 
 
 @pytest.mark.parametrize(
