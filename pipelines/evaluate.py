@@ -259,11 +259,10 @@ def _write(results: Path, rows: Sequence[Row], facts: Sequence[str]) -> str:
     from pipelines.evaluation.tables import csv_text, mean_rows, report, table
 
     means = mean_rows(rows)
-    title = facts[0].split(",")[0]
     contents = {
         "evaluation.csv": csv_text(rows).encode(),
         "evaluation.md": report(rows, facts).encode(),
-        "rate_distortion.png": rate_distortion_png(means, title),
+        "rate_distortion.png": rate_distortion_png(means, facts[0]),
     }
     results.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():

@@ -28,12 +28,13 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from audiovae.config import LevelConfig, ModelConfig
+from audiovae.config import ModelConfig
 from audiovae.errors import ShapeError
 from audiovae.latents import Conditions, Latents
-from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock, Downsample, Upsample, step_mask
+from audiovae.models.blocks import ChannelNorm, Downsample, Upsample, step_mask
 from audiovae.models.bottlenecks import LatentSample, build_bottleneck
 from audiovae.models.conditioning.quality import QualityConditioning
+from audiovae.models.latent_group import LatentGroup, conditioned_blocks
 
 ChooseLatent = Callable[[int, Tensor, Tensor], Tensor]
 """`choose(group, features, prior) -> latent`: decides one group of the top-down path."""
@@ -70,39 +71,6 @@ class VAEOutput:
         )
 
 
-class LatentGroup(nn.Module):
-    """Prior, posterior and injection of one latent group."""
-
-    def __init__(self, config: ModelConfig, level: LevelConfig, context_channels: int) -> None:
-        """Build the layers of one group of `level`."""
-        super().__init__()
-        width = config.vae.width
-        bottleneck = build_bottleneck(config.bottleneck)
-        self.blocks = _blocks(config, level.decoder_blocks, context_channels)
-        self.prior_norm = ChannelNorm(width)
-        self.prior = nn.Conv1d(width, bottleneck.prior_parameters * level.channels, 1)
-        self.merge = nn.Conv1d(2 * width, width, 1)
-        self.posterior_blocks = _blocks(config, 1, context_channels)
-        self.posterior_norm = ChannelNorm(width)
-        self.posterior = nn.Conv1d(width, bottleneck.posterior_parameters * level.channels, 1)
-        self.inject = nn.Conv1d(level.channels, width, 1)
-        nn.init.zeros_(self.prior.weight)
-        nn.init.zeros_(cast(Tensor, self.prior.bias))
-
-    def prior_of(self, features: Tensor) -> Tensor:
-        """Raw prior features `[batch, parameter, step]`."""
-        return cast(Tensor, self.prior(self.prior_norm(features)))
-
-    def posterior_of(
-        self, features: Tensor, evidence: Tensor, mask: Tensor, context: Tensor | None
-    ) -> Tensor:
-        """Raw posterior features from the top-down features and the bottom-up evidence."""
-        hidden = self.merge(torch.cat([features, evidence], dim=1))
-        for block in self.posterior_blocks:
-            hidden = block(hidden, mask, context)
-        return cast(Tensor, self.posterior(self.posterior_norm(hidden)))
-
-
 class HVAE(nn.Module):
     """Encoder, top-down decoder and their bottleneck."""
 
@@ -127,7 +95,7 @@ class HVAE(nn.Module):
             for channels, level in zip(inputs, levels, strict=True)
         )
         self.encoder = nn.ModuleList(
-            _blocks(config, level.encoder_blocks, context) for level in levels
+            conditioned_blocks(config, level.encoder_blocks, context) for level in levels
         )
         self.top = nn.Parameter(torch.zeros(width))
         self.up = nn.ModuleList(
@@ -137,7 +105,7 @@ class HVAE(nn.Module):
             LatentGroup(config, levels[len(levels) - 1 - level], context)
             for level in self.group_levels()
         )
-        self.head = _blocks(config, config.vae.head_blocks, context)
+        self.head = conditioned_blocks(config, config.vae.head_blocks, context)
         self.head_norm = ChannelNorm(width)
         self.output = Upsample(width, num_mels, levels[0].stride)
 
@@ -150,11 +118,10 @@ class HVAE(nn.Module):
 
     def level_strides(self) -> tuple[int, ...]:
         """Mel frames behind one step of each level, coarse to fine."""
-        strides = [
-            math.prod(level.stride for level in self.config.vae.levels[: index + 1])
-            for index in range(len(self.config.vae.levels))
-        ]
-        return tuple(reversed(strides))
+        # Lists, not generators: torch.compile breaks the graph at generators.
+        strides = [level.stride for level in self.config.vae.levels]
+        fine_to_coarse = [math.prod(strides[: index + 1]) for index in range(len(strides))]
+        return tuple(fine_to_coarse[::-1])
 
     def level_names(self) -> tuple[str, ...]:
         """Names for logs, coarse to fine: the level's rate in Hz."""
@@ -333,12 +300,3 @@ class HVAE(nn.Module):
                 f"expected a positive multiple of {stride} frames, got {frames}; "
                 "pad the log-mel and say how many frames are signal in num_frames"
             )
-
-
-def _blocks(config: ModelConfig, count: int, context_channels: int) -> nn.ModuleList:
-    return nn.ModuleList(
-        ConvNeXtBlock(
-            config.vae.width, config.vae.expansion, config.vae.kernel_size, context_channels
-        )
-        for _ in range(count)
-    )

@@ -53,13 +53,17 @@ def _draw(axis: Axes, means: Sequence[MeanRow], key: str) -> None:
         if mean.system in _LEVELS:
             colour, style = _LEVELS[mean.system]
             axis.axhline(
-                mean.figures[key] or 0.0, color=colour, ls=style, lw=1, label=f"true {mean.system}"
+                mean.figures[key] or 0.0,
+                color=colour,
+                ls=style,
+                lw=1,
+                label=f"{mean.system} of the true log-mel",
             )
     axis.set_xscale("log")
     axis.set_xticks(_TICKS_KBPS, [f"{kbps:g}" for kbps in _TICKS_KBPS], minor=False)
     axis.set_xticks([], minor=True)
     axis.set_xlabel("kbps, all bytes of the file")
-    axis.set_ylim(bottom=0)
+    axis.set_ylim(0, 1.08 * max(mean.figures[key] or 0.0 for mean in means))
     axis.grid(alpha=0.3)
 
 

@@ -46,7 +46,6 @@ def unrounded(_group: int, posterior: Tensor, prior: Tensor) -> LatentSample:
     return LatentSample(posterior, residual_bits(posterior - split.mean, split.log_scale))
 
 
-@pytest.mark.xfail(reason="LatentGroup.posterior_of: the merged features are not masked")
 @pytest.mark.parametrize("num_frames", [64, 65, 100, 127, 128])
 @torch.inference_mode()
 def test_a_padded_signal_gives_what_the_unpadded_one_gives(num_frames: int) -> None:

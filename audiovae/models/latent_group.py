@@ -1,0 +1,55 @@
+"""One latent group of the hierarchy: prior, posterior, and its way back into the features."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from audiovae.config import LevelConfig, ModelConfig
+from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock
+from audiovae.models.bottlenecks import build_bottleneck
+
+
+class LatentGroup(nn.Module):
+    """Prior, posterior and injection of one latent group."""
+
+    def __init__(self, config: ModelConfig, level: LevelConfig, context_channels: int) -> None:
+        """Build the layers of one group of `level`."""
+        super().__init__()
+        width = config.vae.width
+        bottleneck = build_bottleneck(config.bottleneck)
+        self.blocks = conditioned_blocks(config, level.decoder_blocks, context_channels)
+        self.prior_norm = ChannelNorm(width)
+        self.prior = nn.Conv1d(width, bottleneck.prior_parameters * level.channels, 1)
+        self.merge = nn.Conv1d(2 * width, width, 1)
+        self.posterior_blocks = conditioned_blocks(config, 1, context_channels)
+        self.posterior_norm = ChannelNorm(width)
+        self.posterior = nn.Conv1d(width, bottleneck.posterior_parameters * level.channels, 1)
+        self.inject = nn.Conv1d(level.channels, width, 1)
+        nn.init.zeros_(self.prior.weight)
+        nn.init.zeros_(cast(Tensor, self.prior.bias))
+
+    def prior_of(self, features: Tensor) -> Tensor:
+        """Raw prior features `[batch, parameter, step]`."""
+        return cast(Tensor, self.prior(self.prior_norm(features)))
+
+    def posterior_of(
+        self, features: Tensor, evidence: Tensor, mask: Tensor, context: Tensor | None
+    ) -> Tensor:
+        """Raw posterior features from the top-down features and the bottom-up evidence."""
+        hidden = self.merge(torch.cat([features, evidence], dim=1)) * mask
+        for block in self.posterior_blocks:
+            hidden = block(hidden, mask, context)
+        return cast(Tensor, self.posterior(self.posterior_norm(hidden)))
+
+
+def conditioned_blocks(config: ModelConfig, count: int, context_channels: int) -> nn.ModuleList:
+    """ConvNeXt blocks of the VAE's width under its conditioning."""
+    return nn.ModuleList(
+        ConvNeXtBlock(
+            config.vae.width, config.vae.expansion, config.vae.kernel_size, context_channels
+        )
+        for _ in range(count)
+    )
