@@ -31,11 +31,10 @@ from audiovae.codec import CodedChunk, decode_chunks, encode_chunks
 from audiovae.latents import Conditions
 from audiovae.spectrogram import log_mel_to_db, log_mel_window
 from audiovae.stretches import Coding, Signal, Stopwatch, Stretch, Waveform
-from audiovae.synthesis import synthesize
+from audiovae.synthesis import context_frames, synthesize
 
 _CPU_BATCH_FRAMES = CHUNK_FRAMES
 _GPU_BATCH_FRAMES = 64 * CHUNK_FRAMES
-_GRIFFIN_LIM_CONTEXT_FRAMES = 64
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,7 @@ class Reconstructor:
         self._seed = seed
         on_cpu = self.device.type == "cpu"
         self._batch_frames = _CPU_BATCH_FRAMES if on_cpu else _GPU_BATCH_FRAMES
-        self._context = (
-            _GRIFFIN_LIM_CONTEXT_FRAMES if self._vocoder is None else self._vocoder.context_frames()
-        )
+        self._context = context_frames(self._vocoder)
 
     @torch.inference_mode()
     def code(self, signals: Sequence[Signal], watch: Stopwatch) -> list[Coding]:

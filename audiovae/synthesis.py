@@ -15,8 +15,18 @@ from audiovae.models.vocoder import Vocoder
 from audiovae.spectrogram import hann_window, inverse_mel_filterbank
 
 GRIFFIN_LIM_ITERATIONS = 32
+POLISH_STEPS = 4
+"""Griffin-Lim steps after the vocoder."""
+_GRIFFIN_LIM_CONTEXT_FRAMES = 64
 _MOMENTUM = 0.99
 _TINY = 1e-16  # keeps the phase of silence finite
+
+
+def context_frames(vocoder: Vocoder | None) -> int:
+    """Frames on each side that `synthesize` looks at; Griffin-Lim's reach fades beyond."""
+    if vocoder is None:
+        return _GRIFFIN_LIM_CONTEXT_FRAMES
+    return vocoder.context_frames(POLISH_STEPS)
 
 
 def synthesize(
@@ -34,8 +44,7 @@ def synthesize(
         `[batch, sample]`, hop samples a frame.
     """
     if vocoder is not None:
-        waveform: Tensor = vocoder(log_mel, num_frames)
-        return waveform
+        return vocoder.polish(vocoder.predict(log_mel, num_frames), POLISH_STEPS, num_frames)
     config = SpectrogramConfig()
     mask = step_mask(num_frames, log_mel.shape[2], 1)  # [batch, 1, frame]
     # What stands in the padding must not leak into the last frames of the signal.

@@ -23,6 +23,8 @@ from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock, step_mask
 from audiovae.spectrogram import inverse_mel_filterbank
 
 _MAX_LOG_MAGNITUDE = 8.0  # e^8 is above a full-scale sine under this window (512)
+_POLISH_MOMENTUM = 0.99
+_TINY = 1e-9  # keeps the phase of silence finite
 _LOG_MEL_CENTRE, _LOG_MEL_SPREAD = -5.0, 2.5  # brings a log-mel near zero mean, unit deviation
 
 
@@ -77,16 +79,18 @@ class Vocoder(nn.Module):
         nn.init.zeros_(self.magnitude_head.weight)
         nn.init.zeros_(cast(Tensor, self.magnitude_head.bias))
 
-    def context_frames(self) -> int:
+    def context_frames(self, polish_steps: int = 0) -> int:
         """Frames on each side that a frame's samples depend on.
 
         The embedding and each block reach half a kernel; the inverse STFT as many frames more as
-        have windows that reach into this one's samples (two at the default hop).
+        have windows that reach into this one's samples (two at the default hop); a step of
+        `polish` as many as have windows that reach into this one's window.
         """
         reach = self.config.kernel_size // 2
         hop = self.spectrogram.hop_samples
         overlap = math.ceil((self.spectrogram.window_samples - hop) / (2 * hop))
-        return reach * (1 + self.config.num_blocks) + overlap
+        neighbours = math.ceil(self.spectrogram.window_samples / hop) - 1
+        return reach * (1 + self.config.num_blocks) + overlap + neighbours * polish_steps
 
     def forward(self, log_mel: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """Make sound.
@@ -131,14 +135,54 @@ class Vocoder(nn.Module):
         """Inverse STFT by overlap-add; the margins of the spectrogram's padding are cut off."""
         mask = self._mask(stft.phase, num_frames)
         magnitude = stft.log_magnitude.exp() * mask
+        return self._invert(torch.polar(magnitude, stft.phase), mask)
+
+    def polish(self, stft: PredictedSTFT, steps: int, num_frames: Tensor | None = None) -> Tensor:
+        """Make sound after fast Griffin-Lim steps from the predicted phase.
+
+        Overlapping frames then agree with each other, which the network alone does not ensure
+        (Perraudin et al., 2013: the fast variant).
+
+        Args:
+            stft: What the network predicted; its magnitude is kept.
+            steps: 0 gives `to_waveform`.
+            num_frames: As in `forward`.
+
+        Returns:
+            `[batch, sample]`.
+        """
+        mask = self._mask(stft.phase, num_frames)
+        magnitude = stft.log_magnitude.exp() * mask
+        spectrum = torch.polar(magnitude, stft.phase)
+        previous: Tensor | None = None
+        for _ in range(steps):
+            analysed = self._analyse(self._invert(spectrum, mask))
+            target = analysed
+            if previous is not None:
+                target = analysed + _POLISH_MOMENTUM * (analysed - previous)
+            previous = analysed
+            spectrum = target * (magnitude / target.abs().clamp(min=_TINY))
+        return self._invert(spectrum, mask)
+
+    def _analyse(self, waveform: Tensor) -> Tensor:
+        """Spectrum `[batch, bin, frame]` of the frames that `_invert` joins."""
+        config = self.spectrogram
+        margin = (config.window_samples - config.hop_samples) // 2
+        padded = functional.pad(waveform, (margin, margin))
+        frames = padded.unfold(1, config.window_samples, config.hop_samples) * self.window
+        centred: Tensor = torch.fft.rfft(frames).transpose(1, 2) * self.signs[:, None]
+        return centred
+
+    def _invert(self, spectrum: Tensor, mask: Tensor) -> Tensor:
+        """Overlap-add of a spectrum `[batch, bin, frame]` with centred phase."""
         config = self.spectrogram
         # Signs come after polar(): its gradient is that of a magnitude, never negative.
-        spectrum = torch.polar(magnitude, stft.phase) * self.signs[:, None]
-        frames = torch.fft.irfft(spectrum.transpose(1, 2), n=config.window_samples)
+        turned = spectrum * self.signs[:, None]
+        frames = torch.fft.irfft(turned.transpose(1, 2), n=config.window_samples)
         total = _overlap_add(frames * self.window, config.hop_samples)
         weight = _overlap_add(self.window.square() * mask.transpose(1, 2), config.hop_samples)
         margin = (config.window_samples - config.hop_samples) // 2
-        length = stft.phase.shape[2] * config.hop_samples
+        length = spectrum.shape[2] * config.hop_samples
         samples = total[:, margin : margin + length]
         weight = weight[:, margin : margin + length]
         audible = mask[:, 0].repeat_interleave(config.hop_samples, dim=1)
