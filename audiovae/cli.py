@@ -12,6 +12,7 @@ import typer
 from audiovae.commands import ExitStatus, UsageProblem, complain, end_process, run_command
 
 if TYPE_CHECKING:
+    from audiovae.checkpoint import Model
     from audiovae.reports import FileReport
 
 app = typer.Typer(
@@ -90,14 +91,13 @@ def decode(
         header = reader.header
     _require_new(destination, overwrite)
 
-    from audiovae.checkpoint import load_model
     from audiovae.compressed import find_model_name
     from audiovae.files import decode_file
 
     report = decode_file(
         source,
         destination,
-        load_model(checkpoint or find_model_name(header), device),
+        _load_model(checkpoint or find_model_name(header), device),
         start_seconds=start,
         duration_seconds=duration,
         salvage=salvage,
@@ -176,13 +176,22 @@ def _process(
     probe_source(source)  # a wrong path is known before the model is loaded
     _require_new(destination, overwrite)
 
-    from audiovae.checkpoint import load_model
     from audiovae.files import process_file
     from audiovae.transform import TransformSettings
 
     settings = TransformSettings((product,), quality, kbps, max_bytes)
-    model = load_model(checkpoint, device)
+    model = _load_model(checkpoint, device)
     return process_file(source, {product: destination}, model, settings, device)
+
+
+def _load_model(name: str, device: str) -> Model:
+    """The model, on one thread: a short file gains nothing from more."""
+    import torch
+
+    from audiovae.checkpoint import load_model
+
+    torch.set_num_threads(1)
+    return load_model(name, device)
 
 
 def _require_new(destination: Path, overwrite: bool) -> None:

@@ -47,8 +47,8 @@ def train(
 ) -> None:
     """Train a VAE or a vocoder on a directory of audio, or a VAE on log-mel shards.
 
-    Writes metrics.csv, validation.csv, samples/*.png, model.safetensors (averaged weights) and
-    state.pt, from which --resume continues on the same curve.
+    Writes metrics.csv, validation.csv, samples/*.png, model.safetensors (averaged weights) with
+    its card.md, and state.pt, from which --resume continues on the same curve.
     """
     from audiovae.config import load_config
 
@@ -83,6 +83,7 @@ def _run(
     licence: str,
 ) -> None:
     """Prepare the data, train, and say where the model is."""
+    from audiovae.training.card import write_model_card
     from audiovae.training.loop import train as train_task
     from audiovae.training.state import resumed_config, save_run_config
     from pipelines.runner.lock import OutputLock
@@ -112,7 +113,10 @@ def _run(
             f"stopped at step {progress.step}; run the same command with --resume to continue"
         )
     model = output_dir / "model.safetensors"
-    typer.echo(f"done steps={progress.step} minutes={progress.seconds / 60:.1f} model={model}")
+    card = write_model_card(output_dir)
+    typer.echo(
+        f"done steps={progress.step} minutes={progress.seconds / 60:.1f} model={model} card={card}"
+    )
 
 
 def _device(name: str) -> torch.device:
