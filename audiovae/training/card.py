@@ -77,6 +77,7 @@ def _draw_curves(run_dir: Path) -> None:
         for name in ("metrics", "validation")
         for column, points in _columns(run_dir / f"{name}.csv").items()
         if column not in ("seconds", "steps_per_second")
+        and not (name == "validation" and "Hz_" in column)
     }
     columns = 4
     rows = max(1, -(-len(series) // columns))
