@@ -25,11 +25,11 @@ MAX_SECONDS = 5.0
 MAX_GROWTH_MIB = 256
 
 
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--mutations", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         model = tiny_model(Path(folder))
@@ -67,6 +67,10 @@ def peak_mib() -> float:
     """Largest memory this process ever held."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20) if sys.platform == "darwin" else peak / 1024
+
+
+def bench_ten_thousand_mutations() -> None:
+    assert main([]) == 0
 
 
 if __name__ == "__main__":

@@ -26,12 +26,12 @@ from tests.codec.tiny import conditions, lively_log_mel, tiny_model
 FRAMES = 1024
 
 
-def main() -> None:
+def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoint", default=None)
     parser.add_argument("--vocoder", default=None)
     parser.add_argument("--repeats", type=int, default=10)
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     if arguments.checkpoint:
         model = load_model(arguments.checkpoint, vocoder=arguments.vocoder)
@@ -80,6 +80,10 @@ def interleaved(functions: list[Callable[[], object]], repeats: int) -> list[flo
             function()
             taken.append(time.process_time() - started)
     return [median(taken[1:]) for taken in seconds]
+
+
+def bench_coder_cost() -> None:
+    main(["--checkpoint", "base", "--vocoder", "vocoder"])
 
 
 if __name__ == "__main__":
