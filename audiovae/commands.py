@@ -19,7 +19,7 @@ _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 class ExitStatus(IntEnum):
-    """Exit statuses of every command (DESIGN 7)."""
+    """Exit statuses of every command."""
 
     DONE = 0
     FATAL = 1

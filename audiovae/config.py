@@ -43,7 +43,7 @@ _KernelSize = Annotated[int, Field(ge=1), AfterValidator(_odd)]
 
 
 class SpectrogramConfig(_Config):
-    """The log-mel definition (DESIGN 3): that of the public BigVGAN-v2 44 kHz vocoders."""
+    """The log-mel definition: that of the public BigVGAN-v2 44 kHz vocoders."""
 
     sample_rate: int = Field(default=44_100, ge=1)
     window_samples: int = Field(default=2048, ge=2, multiple_of=2)

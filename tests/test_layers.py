@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = ROOT / "configs"
 MAX_CONFIG_LINES = 20
 
-# Top to bottom; DESIGN: every module of `audiovae/` has its place here. `__init__` is the front
+# Top to bottom: every module of `audiovae/` has its place here. `__init__` is the front
 # door, `import audiovae`: what lies below it must not import through it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipelines",),

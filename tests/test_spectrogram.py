@@ -33,7 +33,7 @@ ROUNDING_TOLERANCE_NATS = 0.02
 
 
 def librosa_log_mel(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The definition of DESIGN 3 in librosa's words."""
+    """The definition in librosa's words."""
     padded = np.pad(samples, (0, padded_samples(len(samples), CONFIG) - len(samples)))
     margin = (CONFIG.window_samples - CONFIG.hop_samples) // 2
     mel = librosa.feature.melspectrogram(

@@ -17,7 +17,7 @@ from tests.tones import chirp, noise
 CONFIG = SpectrogramConfig()
 HOP = CONFIG.hop_samples
 WINDOW_TOLERANCE = 1e-5
-"""Largest difference of a sample made in a window from the whole file's (DESIGN 4)."""
+"""Largest difference of a sample made in a window from the whole file's."""
 INVERSION_TOLERANCE = 1e-5
 """Rounding of a Fourier transform and back, full scale 1."""
 
