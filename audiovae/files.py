@@ -77,10 +77,9 @@ def compress(
     log_lambda = quality_lambda(model, quality)
     by_size = kbps is not None or max_bytes is not None
     asked = 0 if by_size else quality
-    header = file_header(model, source.info, signal.channel_of, log_lambda, asked)
     if by_size:
-        log_lambda, _ = choose_log_lambda(model, reconstructor, source, header, kbps, max_bytes)
-        header = file_header(model, source.info, signal.channel_of, log_lambda, asked)
+        log_lambda, _ = choose_log_lambda(model, reconstructor, source, kbps, max_bytes)
+    header = file_header(model, source.info, signal.channel_of, log_lambda, asked)
     signal = Signal(stretch, signal.waveform, 0, log_lambda)
     data = io.BytesIO()
     with AvaeWriter(data, header) as writer:

@@ -11,7 +11,7 @@ from torch import Tensor
 from audiovae.audio import ResampledReader
 from audiovae.checkpoint import Model, QualityPoint
 from audiovae.chunks import chunk_range
-from audiovae.codec import AvaeHeader
+from audiovae.compressed import file_header
 from audiovae.errors import ConfigError
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import log_mel_window
@@ -105,11 +105,10 @@ def choose_log_lambda(
     model: Model,
     reconstructor: Reconstructor,
     source: ResampledReader,
-    header: AvaeHeader,
     kbps: float | None,
     max_bytes: int | None,
 ) -> tuple[float, str]:
-    """Search the lambda for one audio file.
+    """Search the lambda for one audio file: a function of the file alone, not of any part of it.
 
     Files of up to `_MAX_SAMPLED_CHUNKS` chunks are measured whole, longer ones on that many
     chunks spread evenly; a limit in bytes is always measured on the whole file.
@@ -118,7 +117,6 @@ def choose_log_lambda(
         model: With a quality scale.
         reconstructor: Of that model.
         source: The audio, at the model's rate.
-        header: Of the file to be; its size counts.
         kbps: Asked rate of all bytes, or None.
         max_bytes: Asked limit of all bytes, or None.
 
@@ -134,26 +132,33 @@ def choose_log_lambda(
             f"expected a model with quality conditioning for --kbps and --max-bytes, got "
             f"{model.name} without; choose another model"
         )
+    lowest = math.log(quality.min_lambda)
+    header = file_header(model, source.info, (), lowest, 0)
     seconds = header.duration_seconds
     asked = [kbps * 125 * seconds if kbps is not None else math.inf, max_bytes or math.inf]
     target = min(asked)
     every = max_bytes is not None or header.num_chunks <= _MAX_SAMPLED_CHUNKS
     count = header.num_chunks if every else _MAX_SAMPLED_CHUNKS
     picked = sorted({i * header.num_chunks // count for i in range(count)})
-    log_mels = _chunk_log_mels(source, model, picked)
-    channels = len(log_mels) // len(picked)
-    entries = header.num_chunks * channels
-    fixed = len(header.to_bytes()) + _FIXED_BYTES + _ENTRY_BYTES * entries
+    by_chunk = [_chunk_log_mels(source, model, index) for index in picked]
+    channels = max(len(log_mels) for log_mels in by_chunk)
+    log_mels = [log_mel for of_chunk in by_chunk for log_mel in of_chunk]
+    # Channels that are alike in one chunk only share its code, which is stored for each of them.
+    stored = [channels / len(of_chunk) for of_chunk in by_chunk for _ in of_chunk]
+    # Which channels are copies takes a byte each.
+    head = len(header.to_bytes()) + header.num_channels
+    fixed = head + _FIXED_BYTES + _ENTRY_BYTES * header.num_chunks * channels
 
     def measure(log_lambda: float) -> float:
         sizes = reconstructor.payload_bytes(log_mels, log_lambda)
-        return fixed + sum(sizes) * header.num_chunks / len(picked)
+        total = sum(size * times for size, times in zip(sizes, stored, strict=True))
+        return fixed + total * header.num_chunks / len(picked)
 
     found = search_log_lambda(
         measure,
         target,
         model.quality_scale,
-        (math.log(quality.min_lambda), math.log(quality.max_lambda)),
+        (lowest, math.log(quality.max_lambda)),
         target / 125 / seconds,
         at_most=max_bytes is not None,
     )
@@ -172,16 +177,11 @@ def choose_log_lambda(
     return found.log_lambda, ""
 
 
-def _chunk_log_mels(source: ResampledReader, model: Model, picked: Sequence[int]) -> list[Tensor]:
-    """Log-mel `[mel, frame]` of the picked chunks, of every coded channel."""
+def _chunk_log_mels(source: ResampledReader, model: Model, index: int) -> list[Tensor]:
+    """Log-mel `[mel, frame]` of a chunk, of every channel that differs from the others there."""
     config = model.config.spectrogram
-    log_mels: list[Tensor] = []
-    for index in picked:
-        stretch = Stretch(source.num_samples, index, index + 1)
-        frames = chunk_range(index, stretch.frames(config))
-        start, stop = stretch.samples_needed(config)
-        signal = Signal(stretch, source.read(start, stop), start)
-        log_mels += log_mel_window(
-            signal.read, stretch.num_samples, frames.start, frames.stop, config
-        )
-    return log_mels
+    stretch = Stretch(source.num_samples, index, index + 1)
+    frames = chunk_range(index, stretch.frames(config))
+    start, stop = stretch.samples_needed(config)
+    signal = Signal(stretch, source.read(start, stop), start)
+    return list(log_mel_window(signal.read, stretch.num_samples, frames.start, frames.stop, config))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,15 +103,10 @@ class CompressedSound:
     @property
     def info(self) -> AudioInfo:
         """Facts at the model's rate."""
-        facts = info_of(self._reader.header)
-        return AudioInfo(
+        return replace(
+            info_of(self._reader.header),
             sample_rate=self._config.sample_rate,
-            num_channels=facts.num_channels,
             num_samples=self.stretch.num_samples,
-            container=facts.container,
-            encoding=facts.encoding,
-            bit_depth=facts.bit_depth,
-            reader=facts.reader,
         )
 
     def coding(self, first_chunk: int, last_chunk: int, watch: Stopwatch) -> Coding:

@@ -120,6 +120,11 @@ class Coding:
     bits: float = 0.0
     error_db: float = 0.0
 
+    @property
+    def decoded_frames(self) -> int:
+        """Frames of the decoded log-mels: the work that this coding was."""
+        return sum(log_mel.shape[1] for log_mel in self.log_mels)
+
 
 @dataclass
 class Stopwatch:

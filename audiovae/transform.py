@@ -6,7 +6,6 @@ are joined when all of them are there.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from audiovae.stretches import SPAN_CHUNKS, Coding, Signal, Stopwatch, Waveform
 COMPRESS, RESYNTHESIZE = "compress", "resynthesize"
 DEFAULT_QUALITY = 6
 _WRITE_SAMPLES = 1 << 18
+_MAX_SEARCHES_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,6 @@ class Transformer:
         by_size = settings.kbps is not None or settings.max_bytes is not None
         self._asked_quality = 0 if by_size else settings.quality
         self._searched: dict[tuple[Path, int, int], tuple[float | None, str]] = {}
-        self._searching = threading.Lock()
 
     def process_files(
         self, jobs: Sequence[tuple[Path, Outputs]]
@@ -115,24 +114,24 @@ class Transformer:
         watch = Stopwatch()
         for index, (source, _) in enumerate(jobs):
             try:
-                infos[index] = probe_source(source)
                 if is_compressed(source):
+                    infos[index] = probe_source(source)
                     codings[index] = self._decoded(source, None, watch)
                     continue
                 with watch.stage("decode"):
                     infos[index], signal = read_signal(source, self._spectrogram)
                 with watch.stage("encode"):
-                    notes[index] = self._condition(source, infos[index], signal)
+                    notes[index] = self._condition(source)
                 signals[index] = replace(signal, log_lambda=notes[index][0])
             except AudioVAEError as error:
                 results[index] = error
         coded = self._reconstructor.code(list(signals.values()), watch)
         codings |= dict(zip(signals, coded, strict=True))
         sounds = self._sounds(list(codings.values()), watch)
-        total = sum(one.frames for one in codings.values()) or 1
+        total = sum(one.decoded_frames for one in codings.values())
         for (index, coding), sound in zip(codings.items(), sounds, strict=True):
             # The stages before are shared by the pack: a file's part is its share of the frames.
-            share = coding.frames / total
+            share = coding.decoded_frames / total
             own = Stopwatch({name: s * share for name, s in watch.seconds.items()})
             log_lambda, note = notes.get(index, (None, ""))
             part = Part(sound, coding.chunks)
@@ -153,9 +152,9 @@ class Transformer:
             coding = self._decoded(source, (first_chunk, last_chunk), watch)
         else:
             with watch.stage("decode"):
-                info, signal = read_signal(source, self._spectrogram, first_chunk, last_chunk)
+                _, signal = read_signal(source, self._spectrogram, first_chunk, last_chunk)
             with watch.stage("encode"):
-                log_lambda, note = self._condition(source, info, signal)
+                log_lambda, note = self._condition(source)
             coding = self._reconstructor.code([replace(signal, log_lambda=log_lambda)], watch)[0]
         sound = self._sounds([coding], watch)[0]
         with watch.stage("write"):
@@ -181,28 +180,31 @@ class Transformer:
             first, last = span or (0, sound.stretch.last_chunk)
             return sound.coding(first, last, watch)
 
-    def _condition(self, source: Path, info: AudioInfo, signal: Signal) -> tuple[float | None, str]:
-        """Log lambda of a file, and what to tell of it; searched once a file and worker."""
+    def _condition(self, source: Path) -> tuple[float | None, str]:
+        """Log lambda of a file, and what to tell of it; searched once a long file and worker.
+
+        A function of the whole file alone: every span of it must come to the same.
+        """
         settings = self._settings
         if self._asked_quality:
             return self._quality_lambda, ""
         facts = source.stat()
         key = (source, facts.st_size, facts.st_mtime_ns)
-        with self._searching:
-            if key not in self._searched:
-                header = file_header(self._model, info, signal.channel_of, self._quality_lambda, 0)
-                rate = self._spectrogram.sample_rate
-                with AudioReader(source) as raw, ResampledReader(raw, rate) as reader:
-                    found = choose_log_lambda(
-                        self._model,
-                        self._reconstructor,
-                        reader,
-                        header,
-                        settings.kbps,
-                        settings.max_bytes,
-                    )
-                self._searched = {key: found}
-            return self._searched[key]
+        if key not in self._searched:
+            rate = self._spectrogram.sample_rate
+            with AudioReader(source) as raw, ResampledReader(raw, rate) as reader:
+                found = choose_log_lambda(
+                    self._model,
+                    self._reconstructor,
+                    reader,
+                    settings.kbps,
+                    settings.max_bytes,
+                )
+            if len(self._searched) >= _MAX_SEARCHES_KEPT:
+                self._searched = {}
+            self._searched[key] = found
+            return found
+        return self._searched[key]
 
     def _sounds(self, codings: list[Coding], watch: Stopwatch) -> list[Waveform | None]:
         if RESYNTHESIZE not in self._settings.products:

@@ -235,3 +235,26 @@ def test_without_a_vocoder_griffin_lim_sounds_and_is_seeded(model: Model, tmp_pa
     a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
     assert a == b
     assert a != c
+
+
+def test_a_searched_rate_is_the_same_for_every_span_and_worker(
+    tmp_path: Path, model: Model
+) -> None:
+    stereo = np.repeat(sound(2.5 * CHUNK_STEP_SECONDS).waveform, 2, axis=0)
+    stereo[1, -44_100:] *= -0.5  # alike at first, different at the end
+    source = save(tmp_path, "in.wav", Clip(stereo, 44_100))
+    settings = TransformSettings((COMPRESS, RESYNTHESIZE), kbps=1.0)
+    parts = [tmp_path / f"part{i}" for i in range(3)]
+    reports = [
+        Transformer(model, settings).process_span(source, part, i, i + 1)
+        for i, part in enumerate(parts)
+    ]
+    assert reports[0].channel_of != reports[2].channel_of
+    assert len({report.log_lambda for report in reports}) == 1
+    made = outputs(tmp_path, "in", "joined")
+    Transformer(model, settings).assemble(source, parts, reports, made)
+    again = {RESYNTHESIZE: tmp_path / "again.wav"}
+    report = Transformer(model, TransformSettings()).process_files([(made[COMPRESS], again)])[0]
+    assert not isinstance(report, AudioVAEError), report
+    assert again[RESYNTHESIZE].read_bytes() == made[RESYNTHESIZE].read_bytes()
+    assert report.timings_seconds["vocode"] > 0
