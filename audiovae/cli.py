@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from audiovae.commands import ExitStatus, UsageProblem, complain, end_process, run_command
+from audiovae.commands import (
+    CheckpointOption,
+    ExitStatus,
+    KbpsOption,
+    MaxBytesOption,
+    QualityOption,
+    UsageProblem,
+    complain,
+    end_process,
+    run_command,
+)
 
 if TYPE_CHECKING:
     from audiovae.checkpoint import Model
@@ -25,17 +35,6 @@ app = typer.Typer(
 )
 
 _Source = Annotated[Path, typer.Argument(metavar="IN", help="Audio of any kind.")]
-_Quality = Annotated[
-    int, typer.Option(min=1, max=8, help="1 (fewest bits) to 8 (closest to the source).")
-]
-_Kbps = Annotated[
-    float | None,
-    typer.Option(min=0.01, help="Rate of all bytes, all channels, in place of a quality."),
-]
-_MaxBytes = Annotated[
-    int | None, typer.Option(min=1, help="Limit of the file's size, in place of a quality.")
-]
-_Checkpoint = Annotated[str, typer.Option(help="Name of a model, or path of its file.")]
 _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
 
@@ -44,10 +43,10 @@ _Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it
 def encode(
     source: _Source,
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="A name ending in .avae")],
-    quality: _Quality = 6,
-    kbps: _Kbps = None,
-    max_bytes: _MaxBytes = None,
-    checkpoint: _Checkpoint = "base",
+    quality: QualityOption = 6,
+    kbps: KbpsOption = None,
+    max_bytes: MaxBytesOption = None,
+    checkpoint: CheckpointOption = "base",
     device: _Device = "cpu",
     overwrite: _Overwrite = False,
 ) -> None:
@@ -114,8 +113,8 @@ def decode(
 def resynth(
     source: _Source,
     destination: Annotated[Path, typer.Argument(metavar="OUT", help=".wav, .flac or .ogg")],
-    quality: _Quality = 6,
-    checkpoint: _Checkpoint = "base",
+    quality: QualityOption = 6,
+    checkpoint: CheckpointOption = "base",
     device: _Device = "cpu",
     overwrite: _Overwrite = False,
 ) -> None:

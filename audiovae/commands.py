@@ -8,11 +8,24 @@ import sys
 import threading
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
 from audiovae.errors import AudioVAEError
+
+# Options that more than one command has, so that they mean and say the same everywhere.
+QualityOption = Annotated[
+    int, typer.Option(min=1, max=8, help="1 (fewest bits) to 8 (closest to the source).")
+]
+KbpsOption = Annotated[
+    float | None,
+    typer.Option(min=0.01, help="Rate of all bytes of a file, in place of a quality."),
+]
+MaxBytesOption = Annotated[
+    int | None, typer.Option(min=1, help="Limit of a file's size, in place of a quality.")
+]
+CheckpointOption = Annotated[str, typer.Option(help="Name of a model, or path of its file.")]
 
 # The base of what Typer raises for a wrong command line; its home differs between versions.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]

@@ -8,7 +8,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from audiovae.commands import UsageProblem, end_process, run_command
+from audiovae.commands import (
+    CheckpointOption,
+    KbpsOption,
+    MaxBytesOption,
+    QualityOption,
+    UsageProblem,
+    end_process,
+    run_command,
+)
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -39,17 +47,6 @@ OutputDir = Annotated[
     typer.Option(help="Where outputs go. Default: INPUT's name + _audiovae, beside INPUT."),
 ]
 Do = Annotated[str, typer.Option(help="What to make of each file: compress, resynthesize.")]
-Quality = Annotated[
-    int, typer.Option(min=1, max=8, help="1 (fewest bits) to 8 (closest to the source).")
-]
-Kbps = Annotated[
-    float | None,
-    typer.Option(min=0.01, help="Rate of each .avae, all its bytes, in place of a quality."),
-]
-MaxBytes = Annotated[
-    int | None, typer.Option(min=1, help="Limit of each .avae, in place of a quality.")
-]
-Checkpoint = Annotated[str, typer.Option(help="Name of a model, or path of its file.")]
 Executor = Annotated[
     Literal["auto", "local"], typer.Option(help="Where to work; local: this process.")
 ]
@@ -75,10 +72,10 @@ def batch_transform(
     inputs: Inputs,
     output_dir: OutputDir = None,
     do: Do = "compress,resynthesize",
-    quality: Quality = 6,
-    kbps: Kbps = None,
-    max_bytes: MaxBytes = None,
-    checkpoint: Checkpoint = "base",
+    quality: QualityOption = 6,
+    kbps: KbpsOption = None,
+    max_bytes: MaxBytesOption = None,
+    checkpoint: CheckpointOption = "base",
     executor: Executor = "auto",
     workers: Workers = None,
     device: Device = "auto",
