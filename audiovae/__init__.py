@@ -14,8 +14,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from audiovae.arithmetic import attribute_vector, interpolate, transfer
     from audiovae.audio import AudioInfo, Clip, probe_audio, read_audio, write_audio
     from audiovae.checkpoint import Model, load_model
+    from audiovae.clips import decode, encode
     from audiovae.config import ModelConfig, load_config
     from audiovae.files import compress, decompress, resynthesize
     from audiovae.latents import Conditions, Latents
@@ -31,18 +33,26 @@ __all__ = [
     "Model",
     "ModelConfig",
     "__version__",
+    "attribute_vector",
     "compress",
+    "decode",
     "decompress",
+    "encode",
+    "interpolate",
     "load_config",
     "load_model",
     "log_mel_spectrogram",
     "probe_audio",
     "read_audio",
     "resynthesize",
+    "transfer",
     "write_audio",
 ]
 
 _HOMES = {
+    "attribute_vector": "arithmetic",
+    "interpolate": "arithmetic",
+    "transfer": "arithmetic",
     "AudioInfo": "audio",
     "Clip": "audio",
     "probe_audio": "audio",
@@ -50,6 +60,8 @@ _HOMES = {
     "write_audio": "audio",
     "Model": "checkpoint",
     "load_model": "checkpoint",
+    "decode": "clips",
+    "encode": "clips",
     "ModelConfig": "config",
     "load_config": "config",
     "Conditions": "latents",

@@ -1,13 +1,13 @@
 """Model files: one safetensors file with its config and provenance inside.
 
-The metadata holds `format`, `format_version`, `kind` (vae or vocoder), and as JSON `config`,
-`provenance` and `quality_scale`. Matrices are stored as float16 and computed with as float32.
-Nothing in a model file is executed: pickles are refused by name.
+The metadata holds `format`, `format_version`, `kind` (vae, vocoder or discriminators), and as
+JSON `config`, `provenance` and `quality_scale`. Matrices are stored as float16 and computed with
+as float32. Nothing in a model file is executed: pickles are refused by name.
 
-A quantized VAE's file also holds the frequency table of its entropy coder, as integers under
-`codec.`. A model's identity is the hash of its VAE's tensors, of that table and of the settings
-that shape the computation; a compressed file names it, and only the model of that identity
-decodes it.
+The file of a VAE that is coded (bottleneck quantized or vq) also holds the frequency table of its
+entropy coder, as integers under `codec.`. A model's identity is the hash of its VAE's tensors, of
+that table and of the settings that shape the computation; a compressed file names it, and only
+the model of that identity decodes it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from audiovae.config import ModelConfig, parse_config
 from audiovae.errors import CheckpointError
-from audiovae.models.bottlenecks.quantized import FrequencyTable
+from audiovae.models.bottlenecks import SymbolTable, build_table, read_table
+from audiovae.models.discriminators import Discriminators
 from audiovae.models.hvae import HVAE
 from audiovae.models.identity import CODEC_PREFIX, model_id
 from audiovae.models.vocoder import Vocoder
@@ -76,22 +77,23 @@ class Checkpoint:
     tensors: dict[str, Tensor]
 
     @property
-    def frequency_table(self) -> FrequencyTable | None:
+    def frequency_table(self) -> SymbolTable | None:
         """The entropy coder's table; None for a bottleneck that is not coded.
 
         Raises:
             CheckpointError: If the stored table is damaged.
         """
-        if self.kind != "vae" or self.config.bottleneck.kind != "quantized":
+        if self.kind != "vae":
             return None
         stored_table = {
             name.removeprefix(CODEC_PREFIX): tensor
             for name, tensor in self.tensors.items()
             if name.startswith(CODEC_PREFIX)
         }
-        if not stored_table:  # written by a training run before files held the table
-            return FrequencyTable.build(self.config.bottleneck)
-        return FrequencyTable.from_tensors(stored_table)
+        if not stored_table and self.config.bottleneck.kind == "quantized":
+            # Written by a training run before files held the table.
+            return build_table(self.config.bottleneck, ())
+        return read_table(self.config.bottleneck, stored_table)
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,8 @@ class Model:
         vocoder: Log-mel to waveform, or None: Griffin-Lim is used.
         quality_scale: What `quality` means for this model; empty if it has no such conditioning.
         provenance: Of the VAE.
-        frequency_table: What the entropy coder codes residuals with; None for a bottleneck
-            other than `quantized`, which makes no compressed files.
+        frequency_table: What the entropy coder codes symbols with; None for a bottleneck that
+            makes no compressed files.
     """
 
     name: str
@@ -117,7 +119,7 @@ class Model:
     vocoder: Vocoder | None
     quality_scale: tuple[QualityPoint, ...]
     provenance: Provenance
-    frequency_table: FrequencyTable | None = None
+    frequency_table: SymbolTable | None = None
 
     @property
     def device(self) -> torch.device:
@@ -129,16 +131,22 @@ def save_vae(
     path: Path, model: HVAE, provenance: Provenance, quality_scale: tuple[QualityPoint, ...]
 ) -> None:
     """Write a VAE atomically, with its entropy coder's table."""
-    table: dict[str, Tensor] = {}
-    if model.config.bottleneck.kind == "quantized":
-        built = FrequencyTable.build(model.config.bottleneck).tensors()
-        table = {CODEC_PREFIX + name: tensor for name, tensor in built.items()}
+    built = build_table(model.config.bottleneck, model.bottlenecks())
+    tensors = {} if built is None else built.tensors()
+    table = {CODEC_PREFIX + name: tensor for name, tensor in tensors.items()}
     _save(path, "vae", model.config, model, provenance, quality_scale, table)
 
 
 def save_vocoder(path: Path, vocoder: Vocoder, config: ModelConfig, provenance: Provenance) -> None:
     """Write a vocoder atomically."""
     _save(path, "vocoder", config, vocoder, provenance, ())
+
+
+def save_discriminators(
+    path: Path, network: Discriminators, config: ModelConfig, provenance: Provenance
+) -> None:
+    """Write discriminators atomically: no sound needs them, but further training does."""
+    _save(path, "discriminators", config, network, provenance, ())
 
 
 def load_checkpoint(path: Path) -> Checkpoint:
@@ -209,14 +217,38 @@ def load_model(
 
 def load_vae(checkpoint: Checkpoint, source: str) -> HVAE:
     """The VAE of a checkpoint, in evaluation mode."""
-    return _fill(HVAE(checkpoint.config), checkpoint, "vae", source)
+    vae = fill(HVAE(checkpoint.config), checkpoint, "vae", source)
+    return vae.eval().requires_grad_(False)
 
 
 def load_vocoder(name: str | Path = VOCODER) -> Vocoder:
     """The vocoder of that name or path, in evaluation mode."""
     checkpoint = load_checkpoint(find_checkpoint(name))
     network = Vocoder(checkpoint.config.vocoder, checkpoint.config.spectrogram)
-    return _fill(network, checkpoint, "vocoder", str(name))
+    return fill(network, checkpoint, "vocoder", str(name)).eval().requires_grad_(False)
+
+
+def fill(network: _Network, checkpoint: Checkpoint, kind: str, source: str) -> _Network:
+    """Load a checkpoint's weights into a network built by the checkpoint's own config.
+
+    Raises:
+        CheckpointError: If the checkpoint is of another kind or shape.
+    """
+    if checkpoint.kind != kind:
+        raise CheckpointError(f"{source}: expected a {kind}, got a {checkpoint.kind}")
+    tensors: dict[str, Any] = {
+        name: tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in checkpoint.tensors.items()
+        if not name.startswith(CODEC_PREFIX)
+    }
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointError(
+            f"{source}: expected the weights its own config describes, got others: {reason}"
+        ) from None
+    return network
 
 
 def stored(tensor: Tensor) -> Tensor:
@@ -249,24 +281,6 @@ def _save(
     # Through bytes: save_file() makes files that only their owner can read.
     temporary.write_bytes(save(tensors, metadata=metadata))
     os.replace(temporary, path)
-
-
-def _fill(network: _Network, checkpoint: Checkpoint, kind: str, source: str) -> _Network:
-    if checkpoint.kind != kind:
-        raise CheckpointError(f"{source}: expected a {kind}, got a {checkpoint.kind}")
-    tensors: dict[str, Any] = {
-        name: tensor.float() if tensor.is_floating_point() else tensor
-        for name, tensor in checkpoint.tensors.items()
-        if not name.startswith(CODEC_PREFIX)
-    }
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        reason = str(error).splitlines()[-1].strip()
-        raise CheckpointError(
-            f"{source}: expected the weights its own config describes, got others: {reason}"
-        ) from None
-    return network.eval().requires_grad_(False)
 
 
 def _refuse_pickle(path: Path) -> None:

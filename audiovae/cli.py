@@ -11,18 +11,25 @@ import typer
 
 from audiovae.commands import (
     CheckpointOption,
+    DeviceOption,
     ExitStatus,
     KbpsOption,
     MaxBytesOption,
+    OverwriteOption,
+    PolishOption,
     QualityOption,
     UsageProblem,
     complain,
     end_process,
+    load_for_command,
+    require_new,
     run_command,
 )
+from audiovae.morph_command import EXAMPLE as MORPH_EXAMPLE
+from audiovae.morph_command import morph
+from audiovae.timbre_commands import app as timbre_app
 
 if TYPE_CHECKING:
-    from audiovae.checkpoint import Model
     from audiovae.reports import FileReport
 
 app = typer.Typer(
@@ -35,8 +42,6 @@ app = typer.Typer(
 )
 
 _Source = Annotated[Path, typer.Argument(metavar="IN", help="Audio of any kind.")]
-_Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-_Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
 
 
 @app.command(epilog="[bold]Example:[/bold]  audiovae encode in.wav out.avae --kbps 2.8")
@@ -47,8 +52,8 @@ def encode(
     kbps: KbpsOption = None,
     max_bytes: MaxBytesOption = None,
     checkpoint: CheckpointOption = "base",
-    device: _Device = "cpu",
-    overwrite: _Overwrite = False,
+    device: DeviceOption = "cpu",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Compress a file."""
     if destination.suffix.lower() != ".avae":
@@ -77,8 +82,9 @@ def decode(
     checkpoint: Annotated[
         str | None, typer.Option(help="The model that wrote the file. Default: as it says.")
     ] = None,
-    device: _Device = "cpu",
-    overwrite: _Overwrite = False,
+    polish: PolishOption = 16,
+    device: DeviceOption = "cpu",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Decode a compressed file, or a time range of it.
 
@@ -88,7 +94,7 @@ def decode(
 
     with AvaeReader(source, salvage=salvage) as reader:  # before the seconds that a model takes
         header = reader.header
-    _require_new(destination, overwrite)
+    require_new(destination, overwrite)
 
     from audiovae.compressed import find_model_name
     from audiovae.files import decode_file
@@ -96,11 +102,12 @@ def decode(
     report = decode_file(
         source,
         destination,
-        _load_model(checkpoint or find_model_name(header), device),
+        load_for_command(checkpoint or find_model_name(header), device),
         start_seconds=start,
         duration_seconds=duration,
         salvage=salvage,
         device=device,
+        polish_steps=polish,
     )
     typer.echo(f"{destination}: {report.seconds:.2f} s")
     if report.lost_seconds:
@@ -114,12 +121,15 @@ def resynth(
     source: _Source,
     destination: Annotated[Path, typer.Argument(metavar="OUT", help=".wav, .flac or .ogg")],
     quality: QualityOption = 6,
+    polish: PolishOption = 16,
     checkpoint: CheckpointOption = "base",
-    device: _Device = "cpu",
-    overwrite: _Overwrite = False,
+    device: DeviceOption = "cpu",
+    overwrite: OverwriteOption = False,
 ) -> None:
     """Send a file through the model's latents and back: what decoding its .avae gives."""
-    report = _process(source, destination, "resynthesize", checkpoint, device, overwrite, quality)
+    report = _process(
+        source, destination, "resynthesize", checkpoint, device, overwrite, quality, polish=polish
+    )
     difference = (
         ""
         if report.log_mel_l1_db is None
@@ -169,36 +179,19 @@ def _process(
     quality: int,
     kbps: float | None = None,
     max_bytes: int | None = None,
+    polish: int = 0,
 ) -> FileReport:
     from audiovae.sources import probe_source
 
     probe_source(source)  # a wrong path is known before the model is loaded
-    _require_new(destination, overwrite)
+    require_new(destination, overwrite)
 
     from audiovae.files import process_file
     from audiovae.transform import TransformSettings
 
-    settings = TransformSettings((product,), quality, kbps, max_bytes)
-    model = _load_model(checkpoint, device)
+    settings = TransformSettings((product,), quality, kbps, max_bytes, polish_steps=polish)
+    model = load_for_command(checkpoint, device)
     return process_file(source, {product: destination}, model, settings, device)
-
-
-def _load_model(name: str, device: str) -> Model:
-    """The model, on one thread: a short file gains nothing from more."""
-    import torch
-
-    from audiovae.checkpoint import load_model
-
-    torch.set_num_threads(1)
-    return load_model(name, device)
-
-
-def _require_new(destination: Path, overwrite: bool) -> None:
-    if destination.exists() and not overwrite:
-        raise UsageProblem(
-            f"OUT: expected a new file, got {destination}, which exists; "
-            "choose another name or add --overwrite"
-        )
 
 
 def _model_lines(path: Path) -> list[str]:
@@ -214,6 +207,10 @@ def _model_lines(path: Path) -> list[str]:
         for point in checkpoint.quality_scale
     ]
     return lines
+
+
+app.command(epilog=MORPH_EXAMPLE)(morph)
+app.add_typer(timbre_app, name="timbre")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import threading
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import Annotated, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
 from audiovae.errors import AudioVAEError
+
+if TYPE_CHECKING:
+    from audiovae.checkpoint import Model
 
 # Options that more than one command has, so that they mean and say the same everywhere.
 QualityOption = Annotated[
@@ -25,7 +30,17 @@ KbpsOption = Annotated[
 MaxBytesOption = Annotated[
     int | None, typer.Option(min=1, help="Limit of a file's size, in place of a quality.")
 ]
+PolishOption = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        max=64,
+        help="Steps that better the phase of the sound: each costs time, the first help most.",
+    ),
+]
 CheckpointOption = Annotated[str, typer.Option(help="Name of a model, or path of its file.")]
+DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
 
 # The base of what Typer raises for a wrong command line; its home differs between versions.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
@@ -64,6 +79,29 @@ def complain(message: object) -> None:
     sys.stderr.flush()
 
 
+def load_for_command(name: str, device: str) -> Model:
+    """Load a model to use it on one thread: a short file gains nothing from more."""
+    import torch
+
+    from audiovae.checkpoint import load_model
+
+    torch.set_num_threads(1)
+    return load_model(name, device)
+
+
+def require_new(destination: Path, overwrite: bool) -> None:
+    """Refuse to replace a file unasked.
+
+    Raises:
+        UsageProblem: If it exists.
+    """
+    if destination.exists() and not overwrite:
+        raise UsageProblem(
+            f"OUT: expected a new file, got {destination}, which exists; "
+            "choose another name or add --overwrite"
+        )
+
+
 def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) -> ExitStatus | int:
     """Run a Typer app and turn whatever ends it into an exit status and at most one line."""
     try:
@@ -90,6 +128,7 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
 
 def end_process(status: int) -> NoReturn:
     """Leave with `status`, even if a dropped unit still occupies a worker thread."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the status is settled
     sys.stdout.flush()
     sys.stderr.flush()
     if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):

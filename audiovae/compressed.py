@@ -44,6 +44,7 @@ def file_header(
         quality=quality,
         log_lambda=None if log_lambda is None else float(np.float32(log_lambda)),
         channel_sources=sources,
+        kind=model.config.bottleneck.kind,
     )
 
 

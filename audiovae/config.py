@@ -6,43 +6,48 @@ table by table. Unknown keys are refused with the nearest known name.
 
 from __future__ import annotations
 
-import difflib
 import math
-import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
+from audiovae.config_base import Config, KernelSize, none_for_false
+from audiovae.config_reading import first_problem, read_tables, with_settings
+from audiovae.config_vae import (
+    BottleneckConfig,
+    LabelConfig,
+    LevelConfig,
+    PitchConfig,
+    QualityConfig,
+    TimbreConfig,
+    VAEConfig,
+)
 from audiovae.errors import ConfigError
 
+__all__ = [
+    "AdversarialConfig",
+    "BottleneckConfig",
+    "DiscriminatorsConfig",
+    "LabelConfig",
+    "LevelConfig",
+    "ModelConfig",
+    "ObjectiveConfig",
+    "PairsConfig",
+    "PitchConfig",
+    "QualityConfig",
+    "SpectrogramConfig",
+    "TimbreConfig",
+    "TrainingConfig",
+    "VAEConfig",
+    "VocoderConfig",
+    "load_config",
+    "parse_config",
+]
 
-class _Config(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-
-def _odd(value: int) -> int:
-    if value % 2 == 0:
-        raise ValueError("must be odd, so that a kernel has a middle")
-    return value
-
-
-def _none_for_false(value: object) -> object:
-    return None if value is False else value
-
-
-_KernelSize = Annotated[int, Field(ge=1), AfterValidator(_odd)]
-
-
-class SpectrogramConfig(_Config):
+class SpectrogramConfig(Config):
     """The log-mel definition: that of the public BigVGAN-v2 44 kHz vocoders."""
 
     sample_rate: int = Field(default=44_100, ge=1)
@@ -77,87 +82,81 @@ class SpectrogramConfig(_Config):
         return math.log(self.floor)
 
 
-class LevelConfig(_Config):
-    """One level of the hierarchy; levels are listed from fine to coarse."""
+class PairsConfig(Config):
+    """What is played to learn timbre from, and how much of it."""
 
-    stride: int = Field(ge=1, description="downsampling from the level below")
-    groups: int = Field(ge=1, description="latent groups, decoded one after the other")
-    channels: int = Field(ge=1, description="latent channels of a group")
-    encoder_blocks: int = Field(default=2, ge=0)
-    decoder_blocks: int = Field(default=2, ge=0, description="blocks before each latent group")
-
-
-class VAEConfig(_Config):
-    """Size and shape of the hierarchical VAE."""
-
-    width: int = Field(default=320, ge=8, multiple_of=4)
-    expansion: int = Field(default=3, ge=1)
-    kernel_size: _KernelSize = 7
-    head_blocks: int = Field(default=2, ge=0, description="blocks after the finest latents")
-    levels: tuple[LevelConfig, ...] = Field(
-        default=(
-            LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=4, decoder_blocks=2),
-            LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=3, decoder_blocks=2),
-            LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
-            LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
-        ),
-        min_length=1,
-    )
-
-    @property
-    def total_stride(self) -> int:
-        """Mel frames behind one step of the coarsest level."""
-        # A list, not a generator: torch.compile breaks the graph at generators.
-        return math.prod([level.stride for level in self.levels])
+    phrases: int = Field(default=240, ge=2)
+    players: int = Field(default=32, ge=2, description="instruments that play each phrase")
+    made_up_instruments: int = Field(default=200, ge=1, description="beside the programs")
+    frames: int = Field(default=512, ge=64, description="length of a phrase")
+    validation_phrases: int = Field(default=6, ge=2)
+    validation_players: int = Field(default=6, ge=2)
 
 
-class BottleneckConfig(_Config):
-    """How features become latents: `kind` names a module of `models/bottlenecks`."""
-
-    kind: str = "quantized"
-    min_scale: float = Field(default=0.08, gt=0)
-    max_scale: float = Field(default=64.0, gt=0)
-    scale_table_size: int = Field(default=64, ge=2, le=256)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> BottleneckConfig:
-        if self.max_scale <= self.min_scale:
-            raise ValueError("max_scale must be above min_scale")
-        return self
-
-
-class QualityConfig(_Config):
-    """Rate-distortion conditioning (QARV): the range of the trade-off lambda."""
-
-    min_lambda: float = Field(default=48.0, gt=0)
-    max_lambda: float = Field(default=16_384.0, gt=0)
-    embedding_channels: int = Field(default=128, ge=8)
-
-    @model_validator(mode="after")
-    def _ordered(self) -> QualityConfig:
-        if self.max_lambda < self.min_lambda:
-            raise ValueError("max_lambda must not be below min_lambda")
-        return self
-
-
-class ObjectiveConfig(_Config):
+class ObjectiveConfig(Config):
     """The ELBO: distortion weights, and beta for the classical bottlenecks."""
 
     l1_weight: float = Field(default=1.0, ge=0)
     l2_weight: float = Field(default=0.25, ge=0)
+    energy_weight: float = Field(default=0.5, ge=0, description="of patches: keeps the loudness")
     beta: float = Field(default=1.0, ge=0)
+    beta_warmup: float = Field(
+        default=0.0, ge=0, le=1, description="share of the run over which beta rises from 0"
+    )
+
+    def at(self, fraction: float) -> ObjectiveConfig:
+        """The objective when this fraction of the run is done (arXiv:1602.02282)."""
+        if fraction >= self.beta_warmup:
+            return self
+        return self.model_copy(update={"beta": self.beta * fraction / self.beta_warmup})
 
 
-class VocoderConfig(_Config):
+class VocoderConfig(Config):
     """Size of the vocoder and of the STFT it writes."""
 
     width: int = Field(default=512, ge=8)
     num_blocks: int = Field(default=8, ge=1)
     expansion: int = Field(default=3, ge=1)
-    kernel_size: _KernelSize = 7
+    kernel_size: KernelSize = 7
 
 
-class TrainingConfig(_Config):
+class DiscriminatorsConfig(Config):
+    """Sizes of the discriminators, which dominate the time of an adversarial step."""
+
+    periods: tuple[Annotated[int, Field(ge=1)], ...] = (2, 3, 5, 7, 11)
+    period_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(32, 64, 128, 256, 256), min_length=1
+    )
+    stft_windows: tuple[Annotated[int, Field(ge=16, multiple_of=4)], ...] = (2048, 1024, 512)
+    stft_channels: int = Field(default=32, ge=1)
+    band_edges: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
+        default=(0.1, 0.25, 0.5, 0.75), description="as shares of half the sample rate"
+    )
+    crop_samples: int = Field(
+        default=16_384, ge=2048, description="what they see of each item of a batch"
+    )
+
+
+class AdversarialConfig(Config):
+    """When the discriminators join, and how hard they pull.
+
+    A weight is the size of a loss's gradient at the vocoder's STFT, in that of the reconstruction.
+    """
+
+    start_fraction: float = Field(
+        default=0.12, ge=0, le=1, description="of the run; 1: no discriminators at all"
+    )
+    hinge_weight: float = Field(default=0.5, ge=0)
+    feature_weight: float = Field(default=1.0, ge=0)
+    copy_share: float = Field(
+        default=0.25, ge=0, le=1, description="items sounded from their true log-mel"
+    )
+    anchor_weight: float = Field(
+        default=1.0, ge=0, description="of the L1 of the standardised log-mel"
+    )
+
+
+class TrainingConfig(Config):
     """What the loop needs to know besides the model and the objective."""
 
     steps: int = Field(default=60_000, ge=1)
@@ -181,38 +180,70 @@ class TrainingConfig(_Config):
     checkpoint_every_seconds: float = Field(default=120.0, gt=0)
 
 
-class ModelConfig(_Config):
+class ModelConfig(Config):
     """Everything a training run or a checkpoint needs to rebuild its model."""
 
-    kind: Literal["vae", "vocoder"] = "vae"
+    kind: Literal["vae", "vocoder", "adversarial", "timbre"] = "vae"
     name: str = "base"
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     vae: VAEConfig = VAEConfig()
     bottleneck: BottleneckConfig = BottleneckConfig()
-    quality: Annotated[QualityConfig | None, BeforeValidator(_none_for_false)] = Field(
+    quality: Annotated[QualityConfig | None, BeforeValidator(none_for_false)] = Field(
         default=QualityConfig(), description="false: no conditioning (TOML has no null)"
     )
+    timbre: Annotated[TimbreConfig | None, BeforeValidator(none_for_false)] = Field(
+        default=None, description="none: a model without a timbre code"
+    )
+    label: Annotated[LabelConfig | None, BeforeValidator(none_for_false)] = Field(
+        default=None, description="none: a model that is told no class"
+    )
+    pitch: Annotated[PitchConfig | None, BeforeValidator(none_for_false)] = Field(
+        default=None, description="none: a model that is told no pitch"
+    )
+    pairs: PairsConfig = PairsConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     vocoder: VocoderConfig = VocoderConfig()
+    discriminators: DiscriminatorsConfig = DiscriminatorsConfig()
+    adversarial: AdversarialConfig = AdversarialConfig()
     training: TrainingConfig = TrainingConfig()
 
     @model_validator(mode="after")
     def _crops_fit(self) -> ModelConfig:
         stride = self.vae.total_stride
-        if self.kind == "vae" and self.training.crop_frames % stride:
+        if self.kind != "vocoder" and self.training.crop_frames % stride:
             raise ValueError(
                 f"training.crop_frames must be a multiple of the product of all strides ({stride})"
             )
         return self
 
+    @model_validator(mode="after")
+    def _timbre_fits(self) -> ModelConfig:
+        if (self.timbre is not None) != (self.kind == "timbre"):
+            raise ValueError('kind "timbre" and a [timbre] table need each other')
+        if self.timbre is not None and self.vae.total_stride % 8:
+            raise ValueError("with a [timbre] table the product of all strides must be 8, 16, ...")
+        if self.timbre is not None and not self.vae.head_blocks:
+            raise ValueError("a [timbre] table needs vae.head_blocks: they are what meets the code")
+        if self.timbre is not None and self.bottleneck.kind == "quantized":
+            raise ValueError(
+                'with a [timbre] table bottleneck.kind must be another than "quantized": '
+                "a compressed file has no place for the code yet"
+            )
+        return self
 
-def load_config(path: str | Path) -> ModelConfig:
+
+def load_config(path: str | Path, settings: Sequence[str] = ()) -> ModelConfig:
     """Read a configuration file, following `extends`.
+
+    Args:
+        path: The file.
+        settings: What to change in it, `table.key=value` each.
 
     Raises:
         ConfigError: If the file is missing, is not TOML, or has an unknown or wrong value.
     """
-    return parse_config(_read_tables(Path(path), seen=()), source=str(path))
+    tables = with_settings(read_tables(Path(path)), settings)
+    return parse_config(tables, source=str(path))
 
 
 def parse_config(tables: dict[str, Any], source: str = "config") -> ModelConfig:
@@ -220,65 +251,4 @@ def parse_config(tables: dict[str, Any], source: str = "config") -> ModelConfig:
     try:
         return ModelConfig.model_validate(tables)
     except ValidationError as error:
-        raise ConfigError(f"{source}: {_first_problem(error)}") from None
-
-
-def _read_tables(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    resolved = path.resolve()
-    if resolved in seen:
-        raise ConfigError(f"{path}: extends itself; remove the circle")
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: expected a TOML config file, got {error.strerror or error}; "
-            "see configs/ for the ones that ship"
-        ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: expected TOML, got a syntax error: {error}") from None
-    parent = tables.pop("extends", None)
-    if parent is None:
-        return tables
-    if not isinstance(parent, str):
-        raise ConfigError(f"{path}: expected extends to be the path of a TOML file, got {parent!r}")
-    return _merge(_read_tables(path.parent / parent, (*seen, resolved)), tables)
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        old = merged.get(key)
-        merged[key] = (
-            _merge(old, value) if isinstance(old, dict) and isinstance(value, dict) else value
-        )
-    return merged
-
-
-def _first_problem(error: ValidationError) -> str:
-    problems = error.errors()
-    # A misspelt key is also a missing one: the unknown name is the line that helps.
-    unknown = [problem for problem in problems if problem["type"] == "extra_forbidden"]
-    problem = (unknown or problems)[0]
-    location = [str(part) for part in problem["loc"]]
-    dotted = ".".join(location)
-    if problem["type"] != "extra_forbidden":
-        reason = problem["msg"].removeprefix("Value error, ")
-        given = problem["input"]
-        got = "" if isinstance(given, dict | BaseModel) else f", got {given!r}"
-        return f"{dotted}: {reason}{got}" if dotted else f"{reason}{got}"
-    known = _field_names(location[:-1])
-    nearest = difflib.get_close_matches(location[-1], known, n=1)
-    hint = f"did you mean '{nearest[0]}'?" if nearest else f"known keys: {', '.join(known)}"
-    return f"unknown key '{dotted}'; {hint}"
-
-
-def _field_names(location: list[str]) -> list[str]:
-    """Field names of the config table at `location`."""
-    fields: Any = ModelConfig
-    for part in location:
-        if part.isdigit():
-            continue
-        annotation = fields.model_fields[part].annotation
-        candidates = [annotation, *getattr(annotation, "__args__", ())]
-        fields = next(c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel))
-    return sorted(fields.model_fields)
+        raise ConfigError(f"{source}: {first_problem(error, ModelConfig)}") from None

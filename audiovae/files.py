@@ -17,15 +17,15 @@ from audiovae.errors import AudioVAEError, ConfigError
 from audiovae.rate import choose_log_lambda
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport
-from audiovae.sources import CompressedSound, merged_ranges, probe_source
+from audiovae.sources import CompressedSound, merged_ranges, plan_spans, probe_source
 from audiovae.stretches import Signal, Stopwatch, Stretch, Waveform
+from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.transform import (
     COMPRESS,
     DEFAULT_QUALITY,
     Outputs,
     Transformer,
     TransformSettings,
-    plan_spans,
 )
 
 _BLOCK_SAMPLES = 1 << 18
@@ -94,6 +94,7 @@ def decompress(
     *,
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
+    polish_steps: int = DEFAULT_POLISH_STEPS,
 ) -> Clip:
     """Decode the bytes of a compressed file, or a time range of them.
 
@@ -102,6 +103,7 @@ def decompress(
         model: The one that wrote it.
         start_seconds: Where to begin.
         duration_seconds: How much; None decodes to the end.
+        polish_steps: Griffin-Lim steps from the vocoder's phase: quality for time.
 
     Returns:
         A clip of the source's sample rate and channels.
@@ -110,7 +112,7 @@ def decompress(
         BitstreamError: If the data is damaged.
         ModelMismatchError: If another model wrote it.
     """
-    reconstructor = Reconstructor(model, device=str(model.device))
+    reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
     with AvaeReader(data) as reader:
         header = reader.header
         sound = CompressedSound(reader, model, reconstructor)
@@ -121,13 +123,20 @@ def decompress(
         return Clip(source.read(start, stop), header.sample_rate, header.bit_depth)
 
 
-def resynthesize(clip: Clip, model: Model, *, quality: int = DEFAULT_QUALITY) -> Clip:
+def resynthesize(
+    clip: Clip,
+    model: Model,
+    *,
+    quality: int = DEFAULT_QUALITY,
+    polish_steps: int = DEFAULT_POLISH_STEPS,
+) -> Clip:
     """Send a clip through the model's latents and back.
 
     Args:
         clip: Any sample rate and number of channels.
         model: From `load_model`.
         quality: 1 (smallest) to 8 (best).
+        polish_steps: Griffin-Lim steps from the vocoder's phase: quality for time.
 
     Returns:
         A clip of the same sample rate, length and channels.
@@ -136,7 +145,7 @@ def resynthesize(clip: Clip, model: Model, *, quality: int = DEFAULT_QUALITY) ->
         ConfigError: If the model has no such quality.
     """
     config = model.config.spectrogram
-    reconstructor = Reconstructor(model, device=str(model.device))
+    reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
     waveform = resample(clip.waveform, clip.sample_rate, config.sample_rate)
     stretch = Stretch.whole(waveform.shape[1], config)
     signal = Signal(stretch, waveform, 0, quality_lambda(model, quality))
@@ -191,6 +200,7 @@ def decode_file(
     duration_seconds: float | None = None,
     salvage: bool = False,
     device: str = "cpu",
+    polish_steps: int = DEFAULT_POLISH_STEPS,
 ) -> DecodeReport:
     """Decode a compressed file, or a time range of it, in the memory of one span.
 
@@ -202,6 +212,7 @@ def decode_file(
         duration_seconds: How much; None decodes to the end.
         salvage: Replace damaged chunks by silence instead of giving up.
         device: Where to compute.
+        polish_steps: Griffin-Lim steps from the vocoder's phase: quality for time.
 
     Raises:
         BitstreamError: If the file is damaged, beyond what salvage can bridge.
@@ -209,7 +220,8 @@ def decode_file(
     """
     with AvaeReader(source, salvage=salvage) as reader:
         header = reader.header
-        sound = CompressedSound(reader, model, Reconstructor(model, device=device), salvage)
+        reconstructor = Reconstructor(model, device=device, polish_steps=polish_steps)
+        sound = CompressedSound(reader, model, reconstructor, salvage)
         start, stop = _sample_range(
             header.num_samples, header.sample_rate, start_seconds, duration_seconds
         )

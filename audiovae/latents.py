@@ -8,9 +8,12 @@ position in time of a level. `symbols`: the integers a bitstream holds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
 
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from audiovae.errors import ModelMismatchError
 
@@ -22,9 +25,26 @@ class Conditions:
     Attributes:
         log_lambda: `[batch]`, natural log of the rate-distortion trade-off, or None for a model
             without quality conditioning.
+        timbre: `[batch, channel]`, the clip-wide timbre code that is decoded, or None: when
+            encoding, each clip's own is then taken; models without such a code have none.
+        label: `[batch]`, int64, 1 and up for the classes of the config, 0 for none told; None:
+            none told.
+        pitch: `[batch, 2, frame]`, octaves above 440 Hz and 1 where there is a pitch, 0 and 0
+            where there is none or none is told; None: none told.
     """
 
     log_lambda: Tensor | None = None
+    timbre: Tensor | None = None
+    label: Tensor | None = None
+    pitch: Tensor | None = None
+
+    def rows(self, indices: Sequence[int]) -> Conditions:
+        """Those of some items of the batch."""
+        return Conditions(*(None if one is None else one[list(indices)] for one in self.axes()))
+
+    def axes(self) -> list[Tensor | None]:
+        """Every axis, in the order of the fields."""
+        return [getattr(self, axis.name) for axis in fields(self)]
 
 
 @dataclass(frozen=True)
@@ -34,6 +54,7 @@ class Latents:
     Attributes:
         groups: One tensor `[batch, channel, step]` a latent group, coarse to fine.
         levels: Index of the level (0 is the coarsest) of each group.
+        strides: Mel frames behind one step of each group.
         num_frames: `[batch]`, int64; mel frames of each chunk that are signal, not padding.
         conditions: What the groups were made under.
         model_id: Identity of the weights; two different ones never mix.
@@ -41,6 +62,7 @@ class Latents:
 
     groups: tuple[Tensor, ...]
     levels: tuple[int, ...]
+    strides: tuple[int, ...]
     num_frames: Tensor
     conditions: Conditions
     model_id: str
@@ -50,10 +72,30 @@ class Latents:
         """Number of chunks."""
         return int(self.num_frames.shape[0])
 
+    @property
+    def timbre(self) -> Tensor | None:
+        """`[batch, channel]`, the code of each chunk's timbre; None for a model without one."""
+        return self.conditions.timbre
+
     def level(self, index: int) -> tuple[Tensor, ...]:
         """The groups of one level (0 is the coarsest)."""
         return tuple(
             group for group, level in zip(self.groups, self.levels, strict=True) if level == index
+        )
+
+    def rows(self, indices: Sequence[int], padded_frames: int) -> Latents:
+        """Those of some chunks, cut or zero-padded to a length of `padded_frames`."""
+        chosen = list(indices)
+        groups = []
+        for group, stride in zip(self.groups, self.strides, strict=True):
+            steps = padded_frames // stride
+            cut = group[chosen, :, :steps]
+            groups.append(functional.pad(cut, (0, steps - cut.shape[2])))
+        return replace(
+            self,
+            groups=tuple(groups),
+            num_frames=self.num_frames[chosen],
+            conditions=self.conditions.rows(chosen),
         )
 
     def require_model(self, model_id: str) -> None:
@@ -67,3 +109,20 @@ class Latents:
                 f"expected latents of model {model_id}, got latents of {self.model_id}; "
                 "encode the audio again with this model"
             )
+
+
+def join_latents(parts: Sequence[Latents]) -> Latents:
+    """One batch of the chunks of several, of one length and one model."""
+    first = parts[0]
+    for part in parts[1:]:
+        part.require_model(first.model_id)
+    conditions = []
+    for axis in zip(*(part.conditions.axes() for part in parts), strict=True):
+        given = [one for one in axis if one is not None]
+        conditions.append(torch.cat(given) if given else None)
+    return replace(
+        first,
+        groups=tuple(torch.cat(group) for group in zip(*(p.groups for p in parts), strict=True)),
+        num_frames=torch.cat([part.num_frames for part in parts]),
+        conditions=Conditions(*conditions),
+    )

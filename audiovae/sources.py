@@ -16,11 +16,12 @@ from audiovae.audio import (
     probe_audio,
 )
 from audiovae.checkpoint import Model
-from audiovae.chunks import STEP_FRAMES
+from audiovae.chunks import STEP_FRAMES, num_chunks
 from audiovae.codec import AvaeHeader, AvaeReader, CodedChunk, DamagedChunkError
 from audiovae.config import SpectrogramConfig
 from audiovae.reconstruct import Reconstructor
-from audiovae.stretches import SPAN_CHUNKS, Coding, Signal, Stopwatch, Stretch, Waveform
+from audiovae.spectrogram import num_frames
+from audiovae.stretches import SPAN_CHUNKS, Coded, Coding, Signal, Stopwatch, Stretch, Waveform
 
 
 def probe_source(path: Path) -> AudioInfo:
@@ -47,6 +48,14 @@ def info_of(header: AvaeHeader) -> AudioInfo:
         bit_depth=header.bit_depth,
         reader="soundfile",
     )
+
+
+def plan_spans(info: AudioInfo) -> tuple[tuple[int, int], ...]:
+    """Runs of chunks `[first, last)` in which a file is done; one if it is short."""
+    config = SpectrogramConfig()
+    samples = -(-info.num_samples * config.sample_rate // info.sample_rate)
+    total = num_chunks(num_frames(samples, config))
+    return tuple((i, min(i + SPAN_CHUNKS, total)) for i in range(0, total, SPAN_CHUNKS))
 
 
 def read_signal(
@@ -109,29 +118,36 @@ class CompressedSound:
             num_samples=self.stretch.num_samples,
         )
 
-    def coding(self, first_chunk: int, last_chunk: int, watch: Stopwatch) -> Coding:
-        """Decode the log-mel of a run of chunks.
+    def coded(self, first_chunk: int, last_chunk: int) -> Coded:
+        """Read a run of chunks, and those that their sound needs besides.
 
         Raises:
             DamagedChunkError: If a chunk is damaged and salvage is off.
         """
         header = self._reader.header
         stretch = Stretch(self.stretch.num_samples, first_chunk, last_chunk)
-        needed = stretch.chunks_needed(self._config)
         chunks = {
             (channel, index): self._chunk(channel, index)
             for channel in header.coded_channels
-            for index in needed
+            for index in stretch.chunks_needed(self._config)
         }
         sources = tuple(header.source_of(channel) for channel in range(header.num_channels))
+        return Coded(stretch, sources, chunks, header.log_lambda)
+
+    def coding(self, first_chunk: int, last_chunk: int, watch: Stopwatch) -> Coding:
+        """Decode the log-mel of a run of chunks.
+
+        Raises:
+            DamagedChunkError: If a chunk is damaged and salvage is off.
+        """
+        coded = self.coded(first_chunk, last_chunk)
         while True:
             try:
-                return self._reconstructor.decode(
-                    stretch, sources, chunks, header.log_lambda, watch
-                )
+                return self._reconstructor.decode([coded], watch)[0]
             except DamagedChunkError as error:
                 self._lose(error)
-                chunks[error.channel, error.index] = None
+                chunks = {**coded.chunks, (error.channel, error.index): None}
+                coded = replace(coded, chunks=chunks)
 
     def read(self, start: int, stop: int) -> Waveform:
         """Samples `[start, stop)` at the model's rate."""

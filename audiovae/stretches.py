@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from torch import Tensor
 from audiovae.chunks import FrameRange, chunk_range, num_chunks
 from audiovae.codec import CodedChunk
 from audiovae.config import SpectrogramConfig
-from audiovae.spectrogram import num_frames
+from audiovae.spectrogram import log_mel_window, num_frames
 
 SPAN_CHUNKS = 8
 """Chunks of one span: 92 s, so that a 10-hour file costs no more memory than a short one."""
@@ -65,6 +66,25 @@ class Stretch:
         )
 
 
+class Codable(Protocol):
+    """What can be coded: a stretch of a file, as log-mel."""
+
+    @property
+    def stretch(self) -> Stretch:
+        """Which chunks are wanted."""
+
+    @property
+    def log_lambda(self) -> float | None:
+        """Condition it is coded under; None for a model without."""
+
+    @property
+    def channel_of(self) -> tuple[int, ...]:
+        """For each channel the channel that is coded for it."""
+
+    def log_mel(self, config: SpectrogramConfig) -> Tensor:
+        """`[channel, mel, frame]` of the chunks needed, of the channels that are coded."""
+
+
 @dataclass(frozen=True)
 class Signal:
     """A stretch of a file with the samples it needs.
@@ -94,6 +114,31 @@ class Signal:
         """Samples `[start, stop)` of the file, of the channels that are coded."""
         coded = sorted(set(self.channel_of))
         return np.ascontiguousarray(self.waveform[coded, start - self.offset : stop - self.offset])
+
+    def log_mel(self, config: SpectrogramConfig) -> Tensor:
+        """`[channel, mel, frame]` of the chunks needed, of the channels that are coded."""
+        frames = self.stretch.frames_needed(config)
+        return log_mel_window(
+            self.read, self.stretch.num_samples, frames.start, frames.stop, config
+        )
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A stretch of a file as a compressed file holds it.
+
+    Attributes:
+        stretch: Which chunks are wanted.
+        channel_of: For each channel the channel that is stored for it.
+        chunks: By `(channel, chunk)`, all that the stretch needs of every stored channel; None
+            for one that is lost and becomes silence.
+        log_lambda: Condition they were coded under.
+    """
+
+    stretch: Stretch
+    channel_of: tuple[int, ...]
+    chunks: Mapping[tuple[int, int], CodedChunk | None]
+    log_lambda: float | None
 
 
 @dataclass(frozen=True)

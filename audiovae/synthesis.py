@@ -1,120 +1,163 @@
-"""Log-mel to waveform: the vocoder, or Griffin-Lim, which needs no weights."""
+"""Log-mel to waveform: the vocoder and a few Griffin-Lim steps, or Griffin-Lim alone.
+
+Both are one iteration on one grid of frames: from the phase that the vocoder predicted, or from a
+random one where there is no vocoder.
+"""
 
 from __future__ import annotations
 
 import math
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from audiovae.chunks import STEP_FRAMES
 from audiovae.config import SpectrogramConfig
-from audiovae.errors import ShapeError
+from audiovae.errors import ConfigError, ShapeError
 from audiovae.models.blocks import step_mask
+from audiovae.models.frames import FrameGrid
+from audiovae.models.fused_vocoder import FusedVocoder, fast_dtype
+from audiovae.models.griffin_lim import polish
 from audiovae.models.vocoder import Vocoder
 from audiovae.spectrogram import hann_window, inverse_mel_filterbank
 
-GRIFFIN_LIM_ITERATIONS = 32
-POLISH_STEPS = 8
-"""Griffin-Lim steps after the vocoder: measured, most of the gain for a third of the speed."""
-_GRIFFIN_LIM_CONTEXT_FRAMES = 64
-_MOMENTUM = 0.99
-_TINY = 1e-16  # keeps the phase of silence finite
+GRIFFIN_LIM_STEPS = 32
+DEFAULT_POLISH_STEPS = 16
+"""Griffin-Lim steps after the vocoder: chosen by docs/quality.md's table of quality and time."""
+MAX_POLISH_STEPS = 64
 
 
-def context_frames(vocoder: Vocoder | None) -> int:
-    """Frames on each side that `synthesize` looks at; Griffin-Lim's reach fades beyond."""
-    if vocoder is None:
-        return _GRIFFIN_LIM_CONTEXT_FRAMES
-    return vocoder.context_frames(POLISH_STEPS)
+class Synthesizer:
+    """Makes sound of log-mels. Safe to share between threads.
 
-
-def synthesize(
-    log_mel: Tensor, num_frames: Tensor, vocoder: Vocoder | None, seed: int = 0
-) -> Tensor:
-    """Make sound of a batch of log-mels.
-
-    Args:
-        log_mel: `[batch, mel, frame]`, natural log of magnitude.
-        num_frames: `[batch]`; frames beyond these are padding and become silence.
-        vocoder: None for Griffin-Lim under the default spectrogram.
-        seed: Of Griffin-Lim's first phase.
-
-    Returns:
-        `[batch, sample]`, hop samples a frame.
+    Attributes:
+        context_frames: Frames on each side that a frame's samples depend on.
     """
-    if vocoder is not None:
-        return vocoder.polish(vocoder.predict(log_mel, num_frames), POLISH_STEPS, num_frames)
-    config = SpectrogramConfig()
-    mask = step_mask(num_frames, log_mel.shape[2], 1)  # [batch, 1, frame]
-    # What stands in the padding must not leak into the last frames of the signal.
-    silenced = log_mel.masked_fill(mask == 0, config.log_floor)
-    audible = mask[:, 0].repeat_interleave(config.hop_samples, dim=1)  # [batch, sample]
-    return griffin_lim(silenced, config, seed=seed) * audible
+
+    def __init__(
+        self,
+        vocoder: Vocoder | None,
+        polish_steps: int = DEFAULT_POLISH_STEPS,
+        seed: int = 0,
+    ) -> None:
+        """Take a vocoder whose weights do not change any more.
+
+        Args:
+            vocoder: None for Griffin-Lim under the default spectrogram.
+            polish_steps: Griffin-Lim steps from the vocoder's phase, 0 to `MAX_POLISH_STEPS`.
+            seed: Of Griffin-Lim's first phase: same seed, same sound.
+
+        Raises:
+            ConfigError: If there are too few or too many steps.
+        """
+        if not 0 <= polish_steps <= MAX_POLISH_STEPS:
+            raise ConfigError(
+                f"expected 0 to {MAX_POLISH_STEPS} polishing steps, got {polish_steps}; "
+                f"{DEFAULT_POLISH_STEPS} is a good choice"
+            )
+        self._vocoder, self._seed = vocoder, seed
+        self._config = SpectrogramConfig() if vocoder is None else vocoder.spectrogram
+        self._steps = GRIFFIN_LIM_STEPS if vocoder is None else polish_steps
+        # Windows that reach into another's; each step looks that far.
+        neighbours = math.ceil(self._config.window_samples / self._config.hop_samples) - 1
+        first = neighbours if vocoder is None else vocoder.context_frames()
+        self.context_frames = first + neighbours * self._steps
+
+    def __call__(
+        self, log_mel: Tensor, num_frames: Tensor, first_frames: Tensor | None = None
+    ) -> Tensor:
+        """Make sound of a batch of log-mels.
+
+        What a log-mel sounds like does not depend on what else is in the batch.
+
+        Args:
+            log_mel: `[batch, mel, frame]`, natural log of magnitude.
+            num_frames: `[batch]`; frames beyond these are padding and become silence.
+            first_frames: `[batch]`, place of each first frame in its file, for Griffin-Lim: two
+                windows of one file then agree where they overlap. 0 by default.
+
+        Returns:
+            `[batch, sample]`, hop samples a frame.
+
+        Raises:
+            ShapeError: If `log_mel` is not `[batch, mel, frame]`.
+        """
+        if log_mel.ndim != 3 or log_mel.shape[1] != self._config.num_mels:
+            raise ShapeError(
+                f"expected log_mel [batch, {self._config.num_mels}, frame], "
+                f"got {list(log_mel.shape)}"
+            )
+        if first_frames is None:
+            first_frames = torch.zeros_like(num_frames)
+        if log_mel.device.type != "cpu":
+            return self._sound(log_mel, num_frames, first_frames)
+        # One at a time, at its own length: what one row needs fits the cache.
+        samples = log_mel.shape[2] * self._config.hop_samples
+        rows = []
+        for row, count in enumerate(num_frames.tolist()):
+            own = slice(row, row + 1)
+            sound = self._sound(log_mel[own, :, :count], num_frames[own], first_frames[own])
+            rows.append(functional.pad(sound, (0, samples - sound.shape[1])))
+        return torch.cat(rows)
+
+    def _sound(self, log_mel: Tensor, num_frames: Tensor, first_frames: Tensor) -> Tensor:
+        mask = step_mask(num_frames, log_mel.shape[2], 1)[:, 0]  # [batch, frame]
+        if self._vocoder is None:
+            return griffin_lim(log_mel, self._config, self._steps, self._seed, mask, first_frames)
+        first = self._fused_vocoder.predict(log_mel, mask)
+        return polish(first.magnitude, first.direction, _grid(mask, self._config), self._steps)
+
+    @cached_property
+    def _fused_vocoder(self) -> FusedVocoder:
+        assert self._vocoder is not None
+        return FusedVocoder(self._vocoder, fast_dtype(self._vocoder.inverse_mel.device))
 
 
 def griffin_lim(
     log_mel: Tensor,
     config: SpectrogramConfig,
-    iterations: int = GRIFFIN_LIM_ITERATIONS,
+    steps: int = GRIFFIN_LIM_STEPS,
     seed: int = 0,
+    mask: Tensor | None = None,
+    first_frames: Tensor | None = None,
 ) -> Tensor:
     """Find a waveform whose spectrogram fits, from random phase (Griffin and Lim, 1984).
 
-    Every item starts from the same phase, drawn from a generator of its own: what a log-mel
-    sounds like depends neither on its place in a batch nor on what other threads draw, as it
-    would with torchaudio's routine, whose iteration this is.
+    A frame's first phase depends on the seed and on its place in the file alone, so neither the
+    batch nor the windows a file is cut into are heard.
 
     Args:
         log_mel: `[batch, mel, frame]`, natural log of magnitude.
-        config: Frame settings; the hop divides the window.
-        iterations: Steps of the fast variant.
-        seed: Of the first phase: same seed, same sound.
+        config: Frame settings.
+        steps: Of the fast variant.
+        seed: Of the first phase.
+        mask: `[batch, frame]` of 0 and 1: frames that are signal. All are by default.
+        first_frames: `[batch]`, place of each first frame in its file; 0 by default.
 
     Returns:
         `[batch, sample]`, hop samples a frame.
-
-    Raises:
-        ShapeError: If `log_mel` is not `[batch, mel, frame]`.
     """
-    if log_mel.ndim != 3 or log_mel.shape[1] != config.num_mels:
-        raise ShapeError(
-            f"expected log_mel [batch, {config.num_mels}, frame], got {list(log_mel.shape)}"
-        )
-    magnitude = inverse_mel_filterbank(config).to(log_mel.device) @ log_mel.float().exp()
-    # An STFT centres frame 0 on sample 0, this spectrogram half a hop later: one more frame on
-    # each side, and half a hop cut off, line the two up.
-    magnitude = functional.pad(magnitude.clamp(min=config.floor), (1, 1), mode="replicate")
+    device = log_mel.device
+    frames = torch.arange(log_mel.shape[2], device=device)
+    places = frames if first_frames is None else frames + first_frames[:, None]
+    mask = torch.ones(len(log_mel), len(frames), device=device) if mask is None else mask
+    audible = log_mel.float().transpose(1, 2).exp()  # [batch, frame, mel]
+    magnitude = functional.linear(audible, inverse_mel_filterbank(config).to(device))
+    magnitude = magnitude.clamp(min=config.floor) * mask[..., None]
+    directions = _random_directions(config.num_bins, seed).to(device)[places % STEP_FRAMES]
+    return polish(magnitude, directions.expand(magnitude.shape), _grid(mask, config), steps)
+
+
+def _grid(mask: Tensor, config: SpectrogramConfig) -> FrameGrid:
+    return FrameGrid(mask, hann_window(config.window_samples, mask.device), config)
+
+
+@lru_cache(maxsize=4)
+@torch.inference_mode(False)
+def _random_directions(num_bins: int, seed: int) -> Tensor:
+    """Complex `[frame, bin]` of modulus 1 for the frames of one chunk; the next begins anew."""
     generator = torch.Generator().manual_seed(seed)
-    turns = torch.rand(magnitude.shape[1:], generator=generator).to(log_mel.device)
-    waveform = _iterate(magnitude, 2 * math.pi * turns, config, iterations)
-    start = config.hop_samples // 2
-    return waveform[:, start : start + log_mel.shape[2] * config.hop_samples]
-
-
-def _iterate(
-    magnitude: Tensor, phase: Tensor, config: SpectrogramConfig, iterations: int
-) -> Tensor:
-    """The fast variant: phase extrapolated by a momentum (Perraudin et al., 2013).
-
-    Args:
-        magnitude: `[batch, bin, frame]`.
-        phase: `[bin, frame]` to begin with, radians.
-        config: Frame settings.
-        iterations: Steps.
-
-    Returns:
-        `[batch, sample]`, centred frames: `(frame - 1) * hop_samples` samples.
-    """
-    size, hop = config.window_samples, config.hop_samples
-    window = hann_window(size, magnitude.device)
-    momentum = _MOMENTUM / (1 + _MOMENTUM)
-    direction = torch.polar(torch.ones_like(phase), phase)
-    previous = torch.zeros((), dtype=direction.dtype, device=direction.device)
-    for _ in range(iterations):
-        waveform = torch.istft(magnitude * direction, size, hop, window=window)
-        rebuilt = torch.stft(waveform, size, hop, window=window, return_complex=True)
-        direction = rebuilt - momentum * previous
-        direction = direction / (direction.abs() + _TINY)
-        previous = rebuilt
-    return torch.istft(magnitude * direction, size, hop, window=window)
+    turns = torch.rand(STEP_FRAMES, num_bins, generator=generator)
+    return torch.polar(torch.ones_like(turns), 2 * math.pi * turns)

@@ -20,18 +20,17 @@ from audiovae.audio import (
     is_compressed,
 )
 from audiovae.checkpoint import Model
-from audiovae.chunks import num_chunks
-from audiovae.codec import AvaeReader
+from audiovae.codec import AvaeReader, DamagedChunkError
 from audiovae.compressed import file_channels, file_header, quality_lambda, write_spans
-from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioVAEError, BitstreamError, ConfigError
+from audiovae.moves import TimbreMove
 from audiovae.parts import Part, load_part, save_part
 from audiovae.rate import choose_log_lambda
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport, SpanReport, file_report, span_report
-from audiovae.sources import CompressedSound, probe_source, read_signal
-from audiovae.spectrogram import num_frames
-from audiovae.stretches import SPAN_CHUNKS, Coding, Signal, Stopwatch, Waveform
+from audiovae.sources import CompressedSound, info_of, probe_source, read_signal
+from audiovae.stretches import Coded, Coding, Signal, Stopwatch, Waveform
+from audiovae.synthesis import DEFAULT_POLISH_STEPS
 
 COMPRESS, RESYNTHESIZE = "compress", "resynthesize"
 DEFAULT_QUALITY = 6
@@ -50,6 +49,8 @@ class TransformSettings:
         max_bytes: Asked size of each file in place of a quality.
         seed: Of Griffin-Lim, where it is used.
         format: Of the sound; None goes by the destination's suffix.
+        move: What is done to the latents of the resynthesis.
+        polish_steps: Griffin-Lim steps from the vocoder's phase; only the sound depends on them.
     """
 
     products: tuple[str, ...] = (RESYNTHESIZE,)
@@ -58,18 +59,21 @@ class TransformSettings:
     max_bytes: int | None = None
     seed: int = 0
     format: Literal["wav", "flac", "ogg"] | None = None
+    move: TimbreMove | None = None
+    polish_steps: int = DEFAULT_POLISH_STEPS
 
 
 Outputs = Mapping[str, Path]
 """Destination of each product."""
 
 
-def plan_spans(info: AudioInfo) -> tuple[tuple[int, int], ...]:
-    """Runs of chunks `[first, last)` in which a file is done; one if it is short."""
-    config = SpectrogramConfig()
-    samples = -(-info.num_samples * config.sample_rate // info.sample_rate)
-    total = num_chunks(num_frames(samples, config))
-    return tuple((i, min(i + SPAN_CHUNKS, total)) for i in range(0, total, SPAN_CHUNKS))
+@dataclass(frozen=True)
+class _Source:
+    """What was read of a file."""
+
+    info: AudioInfo
+    content: Signal | Coded
+    note: str = ""
 
 
 class Transformer:
@@ -80,6 +84,7 @@ class Transformer:
 
         Raises:
             ConfigError: If the model has no such quality, or cannot compress.
+            ModelMismatchError: If the move is to a timbre of another model.
         """
         if COMPRESS in settings.products and model.frequency_table is None:
             raise ConfigError(
@@ -88,7 +93,14 @@ class Transformer:
                 "or only resynthesize"
             )
         self._model, self._settings = model, settings
-        self._reconstructor = Reconstructor(model, settings.seed, device)
+        move = settings.move
+        if move is not None:
+            move.target.require_model(model.id)
+        # Where nothing moves, the way of the plain resynthesis is taken, bit for bit.
+        moving = None if move is None or move.is_identity else move
+        self._reconstructor = Reconstructor(
+            model, settings.seed, device, moving, settings.polish_steps
+        )
         self._spectrogram = model.config.spectrogram
         self._quality_lambda = quality_lambda(model, settings.quality)
         by_size = settings.kbps is not None or settings.max_bytes is not None
@@ -107,37 +119,25 @@ class Transformer:
             The report, or the error, of each, in order.
         """
         results: dict[int, FileReport | AudioVAEError] = {}
-        infos: dict[int, AudioInfo] = {}
-        codings: dict[int, Coding] = {}
-        notes: dict[int, tuple[float | None, str]] = {}
-        signals: dict[int, Signal] = {}
+        sources: dict[int, _Source] = {}
         watch = Stopwatch()
         for index, (source, _) in enumerate(jobs):
             try:
-                if is_compressed(source):
-                    infos[index] = probe_source(source)
-                    codings[index] = self._decoded(source, None, watch)
-                    continue
-                with watch.stage("decode"):
-                    infos[index], signal = read_signal(source, self._spectrogram)
-                with watch.stage("encode"):
-                    notes[index] = self._condition(source)
-                signals[index] = replace(signal, log_lambda=notes[index][0])
+                sources[index] = self._read(source, watch)
             except AudioVAEError as error:
                 results[index] = error
-        coded = self._reconstructor.code(list(signals.values()), watch)
-        codings |= dict(zip(signals, coded, strict=True))
+        codings, failed = self._codings(sources, watch)
+        results |= failed
         sounds = self._sounds(list(codings.values()), watch)
         total = sum(one.decoded_frames for one in codings.values())
         for (index, coding), sound in zip(codings.items(), sounds, strict=True):
             # The stages before are shared by the pack: a file's part is its share of the frames.
             share = coding.decoded_frames / total
             own = Stopwatch({name: s * share for name, s in watch.seconds.items()})
-            log_lambda, note = notes.get(index, (None, ""))
-            part = Part(sound, coding.chunks)
+            one, part = sources[index], Part(sound, coding.chunks)
             try:
-                report = span_report(coding, own, log_lambda, note)
-                results[index] = self._finish(jobs[index][1], infos[index], [part], [report], own)
+                report = span_report(coding, own, one.content.log_lambda, one.note)
+                results[index] = self._finish(jobs[index][1], one.info, [part], [report], own)
             except AudioVAEError as error:
                 results[index] = error
         return [results[index] for index in range(len(jobs))]
@@ -147,19 +147,15 @@ class Transformer:
     ) -> SpanReport:
         """Do chunks `[first_chunk, last_chunk)` of a long file, into a part file."""
         watch = Stopwatch()
-        log_lambda, note = None, ""
-        if is_compressed(source):
-            coding = self._decoded(source, (first_chunk, last_chunk), watch)
-        else:
-            with watch.stage("decode"):
-                _, signal = read_signal(source, self._spectrogram, first_chunk, last_chunk)
-            with watch.stage("encode"):
-                log_lambda, note = self._condition(source)
-            coding = self._reconstructor.code([replace(signal, log_lambda=log_lambda)], watch)[0]
+        one = self._read(source, watch, (first_chunk, last_chunk))
+        codings, failed = self._codings({0: one}, watch)
+        for error in failed.values():
+            raise error
+        coding = codings[0]
         sound = self._sounds([coding], watch)[0]
         with watch.stage("write"):
             save_part(part, Part(sound, coding.chunks))
-        return span_report(coding, watch, log_lambda, note)
+        return span_report(coding, watch, one.content.log_lambda, one.note)
 
     def assemble(
         self,
@@ -174,11 +170,43 @@ class Transformer:
         own = SpanReport(0, 0.0, 0.0, watch.seconds)
         return self._finish(outputs, info, _Parts(parts), [*reports, own], watch)
 
-    def _decoded(self, source: Path, span: tuple[int, int] | None, watch: Stopwatch) -> Coding:
-        with AvaeReader(source) as reader:
+    def _read(self, source: Path, watch: Stopwatch, span: tuple[int, int] | None = None) -> _Source:
+        """Read a run of a file's chunks, all by default."""
+        if not is_compressed(source):
+            with watch.stage("decode"):
+                info, signal = read_signal(source, self._spectrogram, *(span or ()))
+            with watch.stage("encode"):
+                log_lambda, note = self._condition(source)
+            return _Source(info, replace(signal, log_lambda=log_lambda), note)
+        if self._settings.move is not None:
+            raise BitstreamError(
+                "expected audio to move the timbre of, got a compressed file; decode it first with "
+                "audiovae decode"
+            )
+        with watch.stage("decode"), AvaeReader(source) as reader:
             sound = CompressedSound(reader, self._model, self._reconstructor)
-            first, last = span or (0, sound.stretch.last_chunk)
-            return sound.coding(first, last, watch)
+            return _Source(
+                info_of(reader.header), sound.coded(*(span or (0, sound.stretch.last_chunk)))
+            )
+
+    def _codings(
+        self, sources: Mapping[int, _Source], watch: Stopwatch
+    ) -> tuple[dict[int, Coding], dict[int, AudioVAEError]]:
+        """Code the sounds and decode the compressed files, each together; and what failed."""
+        signals = {i: s.content for i, s in sources.items() if isinstance(s.content, Signal)}
+        coded = {i: s.content for i, s in sources.items() if isinstance(s.content, Coded)}
+        made = self._reconstructor.code(list(signals.values()), watch)
+        codings, failed = dict(zip(signals, made, strict=True)), dict[int, AudioVAEError]()
+        try:
+            made = self._reconstructor.decode(list(coded.values()), watch)
+            return codings | dict(zip(coded, made, strict=True)), failed
+        except DamagedChunkError:  # in one of them, which spoils no other
+            for index, one in coded.items():
+                try:
+                    codings[index] = self._reconstructor.decode([one], watch)[0]
+                except DamagedChunkError as error:
+                    failed[index] = error
+        return codings, failed
 
     def _condition(self, source: Path) -> tuple[float | None, str]:
         """Log lambda of a file, and what to tell of it; searched once a long file and worker.

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import os
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal
 
 import typer
 
 from audiovae.commands import (
-    CheckpointOption,
     KbpsOption,
     MaxBytesOption,
+    PolishOption,
     QualityOption,
     UsageProblem,
     end_process,
     run_command,
 )
+from audiovae.morph_command import KeepLoudnessOption, LibraryOption
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -37,21 +38,55 @@ Inputs = Annotated[
     list[str],
     typer.Argument(
         metavar="INPUT",
-        help="A directory (with all below it), a file, or a quoted pattern such as "
-        "'takes/**/*.wav'. Never written to.",
+        help="A directory (with all below it), a file, a quoted pattern such as "
+        "'takes/**/*.wav', or a URI as s3://bucket/takes. Never written to.",
         show_default=False,
     ),
 ]
 OutputDir = Annotated[
-    Path | None,
-    typer.Option(help="Where outputs go. Default: INPUT's name + _audiovae, beside INPUT."),
+    str | None,
+    typer.Option(
+        help="Where outputs go, a path or a URI. Default: INPUT's name + _audiovae, beside INPUT."
+    ),
 ]
-Do = Annotated[str, typer.Option(help="What to make of each file: compress, resynthesize.")]
+Do = Annotated[
+    str | None,
+    typer.Option(
+        help="What to make of each file: compress, resynthesize. Default: both.", show_default=False
+    ),
+]
+ToTimbre = Annotated[
+    str | None,
+    typer.Option(
+        help="Play every file with this timbre: an audio file, a directory (its mean), or a name "
+        "that audiovae timbre save gave. Outputs are called by it.",
+        show_default=False,
+    ),
+]
+Amount = Annotated[
+    float | None,
+    typer.Option(
+        help="How far to go to it: 0 is each file's own timbre, 1 this one. Default: 1.",
+        show_default=False,
+    ),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(
+        help="Name of a model, or path of its file. Default: base, or timbre with --to-timbre.",
+        show_default=False,
+    ),
+]
 Executor = Annotated[
-    Literal["auto", "local"], typer.Option(help="Where to work; local: this process.")
+    Literal["auto", "local", "ray"],
+    typer.Option(
+        help="Where to work; local: threads of this process; ray: processes on this machine, or "
+        "the cluster that RAY_ADDRESS names."
+    ),
 ]
 Workers = Annotated[
-    int | None, typer.Option(min=1, help="Workers. Default: one for each available core.")
+    int | None,
+    typer.Option(min=1, help="Workers. Default: one for each available core, also of a cluster."),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")
@@ -71,11 +106,16 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 def batch_transform(
     inputs: Inputs,
     output_dir: OutputDir = None,
-    do: Do = "compress,resynthesize",
+    do: Do = None,
     quality: QualityOption = 6,
     kbps: KbpsOption = None,
     max_bytes: MaxBytesOption = None,
-    checkpoint: CheckpointOption = "base",
+    polish: PolishOption = 16,
+    to_timbre: ToTimbre = None,
+    amount: Amount = None,
+    keep_loudness: KeepLoudnessOption = False,
+    library: LibraryOption = None,
+    checkpoint: Checkpoint = None,
     executor: Executor = "auto",
     workers: Workers = None,
     device: Device = "auto",
@@ -90,17 +130,60 @@ def batch_transform(
     Every input gets a row in manifest.jsonl: ok, error with its reason, or skipped.
     """
     from pipelines.runner.batch import BatchOptions, run_batch
-    from pipelines.runner.recipe import Recipe, parse_products, weights_identity
+    from pipelines.runner.executor import refuse_relative_paths
+    from pipelines.runner.recipe import PRODUCTS, Recipe, parse_products, weights_identity
+    from pipelines.runner.timbre_choice import choose_timbre
 
     if len(inputs) > 1:
         raise UsageProblem(
             f"expected one INPUT, got {len(inputs)}; name their directory, or quote the pattern"
         )
+    _require_company(
+        to_timbre,
+        those_of_a_timbre={"--amount": amount, "--keep-loudness": keep_loudness or None},
+        others={"--do": do, "--kbps": kbps, "--max-bytes": max_bytes},
+    )
+    checkpoint = checkpoint or ("base" if to_timbre is None else "timbre")
+    weights_path = checkpoint if os.sep in checkpoint else None
+    refuse_relative_paths(
+        {"INPUT": inputs[0], "--output-dir": output_dir, "--checkpoint": weights_path}
+    )
     weights = weights_identity(checkpoint)
-    recipe = Recipe(parse_products(do), checkpoint, weights, quality, seed, format, kbps, max_bytes)
+    products = tuple(PRODUCTS) if do is None else parse_products(do)
+    timbre = None
+    if to_timbre is not None:
+        products = ("resynthesize",)
+        timbre = choose_timbre(
+            to_timbre,
+            1.0 if amount is None else amount,
+            keep_loudness=keep_loudness,
+            library=library,
+            checkpoint=checkpoint,
+            quality=quality,
+        )
+    recipe = Recipe(
+        products, checkpoint, weights, quality, seed, format, kbps, max_bytes, polish, timbre
+    )
     flags = {"overwrite": overwrite, "allow_errors": allow_errors, "dry_run": dry_run}
     options = BatchOptions(inputs[0], recipe, output_dir, executor, workers, device, **flags)
     raise typer.Exit(run_batch(options))
+
+
+def _require_company(
+    to_timbre: str | None,
+    those_of_a_timbre: Mapping[str, object],
+    others: Mapping[str, object],
+) -> None:
+    """Refuse flags that mean nothing with `--to-timbre`, which makes sound only, or without it."""
+    refused = those_of_a_timbre if to_timbre is None else others
+    given = next((flag for flag, value in refused.items() if value is not None), None)
+    if given is None:
+        return
+    raise UsageProblem(
+        f"expected --to-timbre without {given}, got both; leave {given} out"
+        if to_timbre is not None
+        else f"expected {given} with --to-timbre, got it alone; say which timbre"
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

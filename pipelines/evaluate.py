@@ -14,6 +14,7 @@ import typer
 from audiovae.commands import (
     ExitStatus,
     Interrupted,
+    PolishOption,
     UsageProblem,
     complain,
     end_process,
@@ -55,6 +56,7 @@ def evaluate(
         str, typer.Option(help="The same for the vocoder; none: Griffin-Lim alone.")
     ] = "vocoder",
     qualities: Annotated[str, typer.Option(help="Such as 1-8, 6 or 2,4,6.")] = "1-8",
+    polish: PolishOption = 16,
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Where results go. Default: DATA's name + _evaluation, beside DATA."),
@@ -87,7 +89,14 @@ def evaluate(
     _require_new(results, overwrite)
     with StopRequest() as stop:
         bench, facts = _prepare(
-            checkpoint, vocoder, steps, max_seconds, visqol=visqol, device=device, stop=stop
+            checkpoint,
+            vocoder,
+            steps,
+            max_seconds,
+            polish=polish,
+            visqol=visqol,
+            device=device,
+            stop=stop,
         )
         stop.immediate = False
         rows = _measure(bench, clips, _num_workers(workers, device), stop)
@@ -143,6 +152,7 @@ def _prepare(
     qualities: tuple[int, ...],
     max_seconds: float,
     *,
+    polish: int,
     visqol: bool,
     device: str,
     stop: StopRequest,
@@ -161,8 +171,8 @@ def _prepare(
     notes = _missing(opus, visqol)
     for note in notes:
         typer.echo(note)
-    bench = Bench(model, steps, opus, max_seconds, visqol, lambda: stop.requested)
-    return bench, [*_facts(model, max_seconds, opus), *notes]
+    bench = Bench(model, steps, opus, max_seconds, visqol, lambda: stop.requested, polish)
+    return bench, [*_facts(model, polish, max_seconds, opus), *notes]
 
 
 def _known_qualities(model: Model, qualities: tuple[int, ...]) -> tuple[int, ...]:
@@ -203,10 +213,13 @@ def _missing(opus: OpusEncoder | None, visqol: bool) -> list[str]:
     return notes
 
 
-def _facts(model: Model, max_seconds: float, opus: OpusEncoder | None) -> list[str]:
+def _facts(
+    model: Model, polish: int, max_seconds: float, opus: OpusEncoder | None
+) -> list[str]:
     import audiovae
 
-    sound = "its vocoder" if model.vocoder is not None else "Griffin-Lim"
+    with_vocoder = f"its vocoder and {polish} polishing steps"
+    sound = with_vocoder if model.vocoder is not None else "Griffin-Lim"
     facts = [
         f"model {Path(model.name).stem} (id {model.id}, {model.provenance.steps} steps), "
         f"sounded by {sound}, audiovae {audiovae.__version__}",

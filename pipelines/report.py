@@ -21,12 +21,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from audiovae.commands import one_line
 from audiovae.errors import AudioVAEError
+from pipelines.runner.desk import REPORT_NAME
 from pipelines.runner.ledger import Row
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
+from pipelines.runner.storage import Storage
 from pipelines.runner.summary import RunFacts, Totals
 
-REPORT_NAME: Final = "report.html"
 MAX_FILES: Final = 200
 MAX_ERRORS: Final = 500
 _SAMPLE_SEED: Final = 0
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from pipelines.spectrogram_image import ImagePair
 
 _KILO: Final = 1000
+_MAX_FETCHED_BYTES: Final = 64 << 20
 _BITS: Final = 8
 
 _logger = logging.getLogger(__name__)
@@ -88,9 +90,9 @@ def select(
 
 
 def write_report(
-    output_dir: Path,
+    folder: Path,
     title: str,
-    root: Path,
+    places: tuple[Storage, Storage],
     recipe: Recipe,
     rows: Callable[[], Iterator[Row]],
     totals: Totals,
@@ -99,9 +101,9 @@ def write_report(
     """Write `report.html`, atomically.
 
     Args:
-        output_dir: Where outputs and the page are.
+        folder: Where the page is written.
         title: Headline of the page, the name of what was done.
-        root: Directory of the inputs.
+        places: Of inputs and outputs.
         recipe: What was done to them.
         rows: Gives the rows of the manifest in plan order, each time from the start.
         totals: Sums over those rows.
@@ -109,28 +111,30 @@ def write_report(
     """
     selection = select(rows())
     page = (
-        _environment()
+        page_environment()
         .get_template("report.html.j2")
         .render(
             title=one_line(title),
             recipe=recipe,
+            made="Resynthesis" if recipe.timbre is None else recipe.timbre.name,
             totals=totals,
             facts=facts,
             stages=_stages(facts),
             selection=selection,
-            cards=[_card(row, output_dir, root, selection) for row in selection.files],
+            cards=[_card(row, *places, selection) for row in selection.files],
             errors=selection.errors,
             scale=_scale() if selection.files else {},
         )
     )
-    path = output_dir / REPORT_NAME
-    temporary = output_dir / f".{REPORT_NAME}.tmp"
+    path = folder / REPORT_NAME
+    temporary = folder / f".{REPORT_NAME}.tmp"
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, path)
     return path
 
 
-def _environment() -> Environment:
+def page_environment() -> Environment:
+    """What renders a page: its templates, and the filters they use."""
     environment = Environment(
         loader=PackageLoader("pipelines", "templates"),
         autoescape=True,
@@ -166,24 +170,43 @@ def _scale() -> dict[str, Any]:
     return {"colours": colour_scale(), "range_db": RANGE_DB, "ticks": frequency_ticks()}
 
 
-def _card(row: Row, output_dir: Path, root: Path, selection: Selection) -> dict[str, Any]:
-    source = root / row["path"]
+def _card(row: Row, source: Storage, output: Storage, selection: Selection) -> dict[str, Any]:
     made = {output["product"]: output for output in row["outputs"]}
     sound, coded = made.get("resynthesize"), made.get("compress")
-    output = output_dir / sound["path"] if sound else None
     folder, _, name = row["path"].rpartition("/")
     return {
         "row": row,
         "folder": folder,
         "name": name,
-        "images": _picture(source, output) if output else None,
-        "source_url": relative_url(source, output_dir),
-        "output_url": relative_url(output, output_dir) if output else None,
-        "coded_url": relative_url(output_dir / coded["path"], output_dir) if coded else None,
+        "images": _pictures(row, sound, source, output) if sound else None,
+        "source_url": _url(source, row["path"], output),
+        "output_url": _url(output, sound["path"], output) if sound else None,
+        "coded_url": _url(output, coded["path"], output) if coded else None,
         "source_kbps": row["size"] * _BITS / _KILO / row["seconds"] if row["seconds"] else None,
         "coded_bytes": coded["size"] if coded else None,
         "is_worst": row["path"] in selection.worst,
     }
+
+
+def _url(place: Storage, path: str, output: Storage) -> str:
+    """URL of a file for the page beside the outputs."""
+    if place.directory is not None and output.directory is not None:
+        return relative_url(place.directory / path, output.directory)
+    name = f"{place.name}/{path}"
+    return quote(os.fsencode(name.removeprefix(f"{output.name}/")), safe="/:")
+
+
+def _pictures(row: Row, sound: Row, source: Storage, output: Storage) -> ImagePair | None:
+    """Both spectrograms; of large files that would have to be fetched for it, none."""
+    is_remote = source.directory is None or output.directory is None
+    if is_remote and max(row["size"], sound["size"]) > _MAX_FETCHED_BYTES:
+        return None
+    try:
+        with source.local_copy(row["path"]) as before, output.local_copy(sound["path"]) as after:
+            return _picture(before, after)
+    except AudioVAEError as error:
+        _logger.warning("picture=failed path=%r reason=%s", row["path"], error)
+        return None
 
 
 def _picture(source: Path, output: Path) -> ImagePair | None:

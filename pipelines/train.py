@@ -3,33 +3,47 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from audiovae.commands import Interrupted, UsageProblem, end_process, run_command
+from audiovae.commands import UsageProblem, end_process, run_command
 
 if TYPE_CHECKING:
     import torch
 
-    from audiovae.config import ModelConfig
-    from audiovae.training.data import Corpus
-    from audiovae.training.loop import TrainingTask
-
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
-_STATE_NAME = "state.pt"
 
 
 @app.command(
     epilog="[bold]Example:[/bold]  python -m pipelines.train --config configs/small.toml "
-    "--data recordings/ --output-dir runs/mine --minutes 60"
+    "--data recordings/ --output-dir runs/mine --minutes 60\n\n"
+    "[bold]Fine-tuning:[/bold]  python -m pipelines.train --init base --data my_folder/ "
+    "--output-dir runs/mine --minutes 10\n\n"
+    "[bold]All stages:[/bold]  python -m pipelines.train --recipe full --data recordings/ "
+    "--output-dir runs/full --minutes 28"
 )
 def train(
-    config: Annotated[Path, typer.Option(help="A TOML file of configs/, or your own.")],
-    data: Annotated[Path, typer.Option(help="Directory of audio, or of log-mel shards.")],
+    data: Annotated[
+        Path, typer.Option(help="Directory of audio, or of shards; for timbre, a soundfont.")
+    ],
     output_dir: Annotated[Path, typer.Option(help="Where logs, state and model go.")],
+    config: Annotated[
+        Path | None, typer.Option(help="One stage: a TOML file of configs/, or your own.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="All stages: full, small, tiny, or the path of a TOML file."),
+    ] = None,
+    init: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Weights to start from: a model's name, a file or a run; alone: fine-tune."
+        ),
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in --output-dir.")
     ] = False,
@@ -44,79 +58,51 @@ def train(
     licence: Annotated[
         str, typer.Option(help="Licence of the data, kept in the model file.")
     ] = "not stated",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change the config: objective.beta=4, vae.width=320, ..."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with the columns file and class, for a [label] table. Default: what a "
+            "manifest.csv beside the files says, else the names of their folders."
+        ),
+    ] = None,
 ) -> None:
-    """Train a VAE or a vocoder on a directory of audio, or a VAE on log-mel shards.
+    """Train a model on your sound: one stage, all of them, or on from weights that are there.
 
-    Writes metrics.csv, validation.csv, samples/*.png, model.safetensors (averaged weights) with
-    its card.md, and state.pt, from which --resume continues on the same curve.
+    A stage writes metrics.csv, validation.csv, samples/*.png, model.safetensors (averaged weights)
+    with its card.md, and state.pt, from which --resume continues on the same curve. A recipe does
+    so in a folder a stage, and writes base.safetensors and vocoder.safetensors beside them. With
+    --init, the sizes of the given weights win over those of the config.
     """
-    from audiovae.config import load_config
+    from pipelines.training.commands import TrainingRequest, train_recipe, train_single
 
-    model_config = load_config(config)
-    _check_directory(output_dir, resume)
-    flags = {"minutes": minutes, "steps": steps, "seed": seed}
-    asked = {name: value for name, value in flags.items() if value is not None}
-    _run(model_config, asked, data, output_dir, device, licence)
-
-
-def _check_directory(output_dir: Path, resume: bool) -> None:
-    """Refuse to overwrite a run, and to resume none."""
-    has_state = (output_dir / _STATE_NAME).exists()
-    if has_state and not resume:
-        raise UsageProblem(
-            f"--output-dir: expected a new directory, got the run in {output_dir}; "
-            "add --resume to continue it, or choose another directory"
-        )
-    if resume and not has_state:
-        raise UsageProblem(
-            f"--resume: expected a run to continue, found no {_STATE_NAME} in {output_dir}; "
-            "leave out --resume to start one"
-        )
-
-
-def _run(
-    config: ModelConfig,
-    asked: dict[str, float | int],
-    data: Path,
-    output_dir: Path,
-    device: str,
-    licence: str,
-) -> None:
-    """Prepare the data, train, and say where the model is."""
-    from audiovae.training.card import write_model_card
-    from audiovae.training.loop import train as train_task
-    from audiovae.training.state import resumed_config, save_run_config
-    from pipelines.runner.lock import OutputLock
-    from pipelines.runner.stopping import StopRequest
-    from pipelines.training_display import TrainingDisplay
-
+    started = time.monotonic()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    place = _device(device)
-    has_state = (output_dir / _STATE_NAME).exists()
-    if has_state:
-        config = resumed_config(config, output_dir)
-        own_seed = config.training.seed
-        if asked.get("seed", own_seed) != own_seed:
-            raise UsageProblem(f"--seed: expected that of the run, {own_seed}, got {asked['seed']}")
-    training = config.training.model_copy(update=asked)
-    config = config.model_copy(update={"training": training})
-    with OutputLock(output_dir, data):
-        task = _task(config, data, output_dir, place, licence)
-        save_run_config(config, output_dir)
-        size = sum(p.numel() for network in task.networks.values() for p in network.parameters())
-        typer.echo(f"config={config.name} parameters={size / 1e6:.2f}M device={place}")
-        with StopRequest() as stop, TrainingDisplay(lambda: stop.requested) as display:
-            stop.immediate = False  # the loop saves its state and returns
-            progress = train_task(task, output_dir, place, resume=has_state, watcher=display)
-    if progress.fraction < 1.0:
-        raise Interrupted(
-            f"stopped at step {progress.step}; run the same command with --resume to continue"
+    if (config is None) == (recipe is None) and (config is not None or not init):
+        raise UsageProblem(
+            "expected --config for one stage, --recipe for all of them, or --init alone to "
+            f"fine-tune, got {'the first two' if config else 'none of them'}"
         )
-    model = output_dir / "model.safetensors"
-    card = write_model_card(output_dir)
-    typer.echo(
-        f"done steps={progress.step} minutes={progress.seconds / 60:.1f} model={model} card={card}"
+    flags = {"minutes": minutes, "steps": steps, "seed": seed}
+    request = TrainingRequest(
+        data=data,
+        output_dir=output_dir,
+        sources=tuple(init or ()),
+        resume=resume,
+        asked={name: value for name, value in flags.items() if value is not None},
+        device=_device(device),
+        licence=licence,
+        started=started,
+        settings=tuple(settings or ()),
+        labels=labels,
     )
+    if config is not None:
+        train_single(config, request)
+    else:
+        train_recipe(recipe, request)
 
 
 def _device(name: str) -> torch.device:
@@ -125,49 +111,8 @@ def _device(name: str) -> torch.device:
     has_gpu = torch.cuda.is_available()
     if name == "cuda" and not has_gpu:
         raise UsageProblem("--device: expected a CUDA device, found none; use --device cpu")
+    torch.backends.cudnn.benchmark = True  # shapes are fixed, so the fastest kernels are looked for
     return torch.device(("cuda" if has_gpu else "cpu") if name == "auto" else name)
-
-
-def _task(
-    config: ModelConfig, data: Path, output_dir: Path, device: torch.device, licence: str
-) -> TrainingTask:
-    """The task that `config.kind` names, with its corpus."""
-    import audiovae
-    from audiovae.checkpoint import Provenance
-    from audiovae.training.vae import VAETask
-    from audiovae.training.vocoder import VocoderTask
-
-    corpus, positions_per_second = _corpus(config, data)
-    hours = float(corpus.lengths.sum()) / positions_per_second / 3600
-    provenance = Provenance(
-        audiovae_version=audiovae.__version__,
-        data=f"{data.resolve().name}: {len(corpus.names)} files, {hours:.2f} h",
-        licence=licence,
-        seed=config.training.seed,
-    )
-    make = VAETask if config.kind == "vae" else VocoderTask
-    return make(config, *corpus.split(), output_dir, device, provenance)
-
-
-def _corpus(config: ModelConfig, data: Path) -> tuple[Corpus, float]:
-    """What the kind of model learns from, and how many of its positions make a second."""
-    from audiovae.training.data import load_waveforms, log_mel_corpus
-    from audiovae.training.shards import is_shards, load_shards
-    from pipelines.training_display import CountingDisplay
-
-    spectrogram = config.spectrogram
-    if is_shards(data):
-        if config.kind != "vae":
-            raise UsageProblem(
-                f"--data: expected a directory of audio for a {config.kind}, got log-mel shards; "
-                "name the audio they were made from"
-            )
-        return load_shards(data, spectrogram), spectrogram.frames_per_second
-    with CountingDisplay("decoded_files") as display:
-        waveforms = load_waveforms(data, spectrogram.sample_rate, progress=display.show)
-    if config.kind == "vae":
-        return log_mel_corpus(waveforms, spectrogram), spectrogram.frames_per_second
-    return waveforms, spectrogram.sample_rate
 
 
 def main(argv: Sequence[str] | None = None) -> int:

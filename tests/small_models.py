@@ -9,26 +9,27 @@ from typing import TypeVar
 import torch
 
 from audiovae.checkpoint import Model, Provenance, QualityPoint, load_model, save_vae, save_vocoder
-from audiovae.config import ModelConfig, VocoderConfig, load_config
+from audiovae.config import ModelConfig, VocoderConfig, load_config, parse_config
 from audiovae.models.hvae import HVAE
 from audiovae.models.vocoder import Vocoder
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 _Network = TypeVar("_Network", HVAE, Vocoder)
 _MEL_MEAN, _MEL_DEVIATION = -5.0, 2.0
+_TIMBRE_GAIN = 20.0
 
 
 @lru_cache(maxsize=4)
 def tiny_vae(seed: int = 0) -> HVAE:
     """The tiny config with every zero-initialised layer stirred, so that all parts matter."""
-    return _stirred(HVAE(load_config(CONFIGS / "tiny.toml")), seed)
+    return stirred(HVAE(load_config(CONFIGS / "tiny.toml")), seed)
 
 
 @lru_cache(maxsize=4)
 def tiny_vocoder(seed: int = 0) -> Vocoder:
     """Two narrow blocks, stirred."""
     config = tiny_vocoder_config()
-    return _stirred(Vocoder(config.vocoder, config.spectrogram), seed)
+    return stirred(Vocoder(config.vocoder, config.spectrogram), seed)
 
 
 def tiny_vocoder_config() -> ModelConfig:
@@ -45,13 +46,39 @@ def write_tiny_model(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     return vae_path, vocoder_path
 
 
+def write_tiny_timbre_model(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+    """Model files of a tiny VAE with a timbre code, and of the tiny vocoder."""
+    vae_path, vocoder_path = folder / "timbre.safetensors", folder / "vocoder.safetensors"
+    table = {"channels": 8, "width": 16, "blocks": 1, "context_channels": 8}
+    config = load_config(CONFIGS / "tiny.toml").model_dump() | {
+        "kind": "timbre",
+        "name": "timbre",
+        "timbre": table,
+        "bottleneck": {"kind": "gaussian"},
+        "quality": False,
+    }
+    network = stirred(HVAE(parse_config(config)), seed)
+    with torch.no_grad():  # a stirred code reaches the sound too faintly to be told from rounding
+        network.get_submodule("timbre.layers.2").weight.mul_(_TIMBRE_GAIN)
+    save_vae(vae_path, network, Provenance(data="none", licence="none"), ())
+    save_vocoder(vocoder_path, tiny_vocoder(seed), tiny_vocoder_config(), Provenance())
+    return vae_path, vocoder_path
+
+
+def load_tiny_timbre_model(folder: Path, seed: int = 0) -> Model:
+    """The tiny model with a timbre code through its files."""
+    vae, vocoder = write_tiny_timbre_model(folder, seed)
+    return load_model(vae, vocoder=vocoder)
+
+
 def load_tiny_model(folder: Path, seed: int = 0) -> Model:
     """The tiny model through its files."""
     vae, vocoder = write_tiny_model(folder, seed)
     return load_model(vae, vocoder=vocoder)
 
 
-def _stirred(network: _Network, seed: int) -> _Network:
+def stirred(network: _Network, seed: int) -> _Network:
+    """Every layer moved a little, zero-initialised ones too, so that all parts matter."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in network.parameters():

@@ -46,6 +46,15 @@ def test_resynth_is_the_decode_of_the_encoded(
     run(capsys, "decode", tmp_path / "a.avae", tmp_path / "a.wav")
     run(capsys, "resynth", CROW, tmp_path / "b.wav")
     assert (tmp_path / "a.wav").read_bytes() == (tmp_path / "b.wav").read_bytes()
+    run(capsys, "decode", tmp_path / "a.avae", tmp_path / "plain.wav", "--polish", "0")
+    run(capsys, "resynth", CROW, tmp_path / "plain_too.wav", "--polish", "0")
+    assert (tmp_path / "plain.wav").read_bytes() == (tmp_path / "plain_too.wav").read_bytes()
+    assert (tmp_path / "plain.wav").read_bytes() != (tmp_path / "a.wav").read_bytes()
+    status, _, err = run(
+        capsys, "decode", tmp_path / "a.avae", tmp_path / "c.wav", "--polish", "65"
+    )
+    assert status == 2
+    assert "--polish" in err
 
 
 def test_a_range_and_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

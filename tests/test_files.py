@@ -50,6 +50,28 @@ def test_decompressing_is_resynthesising(model: Model, clip: Clip, data: bytes) 
     )
 
 
+def test_polish_changes_the_sound_and_nothing_else(
+    tmp_path: Path, model: Model, clip: Clip, data: bytes
+) -> None:
+    plain = decompress(data, model, polish_steps=0).waveform
+    np.testing.assert_array_equal(
+        plain, resynthesize(clip, model, quality=4, polish_steps=0).waveform
+    )
+    assert not np.array_equal(plain, decompress(data, model).waveform)
+    write_audio(tmp_path / "in.wav", clip)
+    for steps in (0, 3):
+        outputs = {name: tmp_path / f"{steps}.{name}" for name in (COMPRESS, RESYNTHESIZE)}
+        settings = TransformSettings(
+            (COMPRESS, RESYNTHESIZE), quality=4, format="wav", polish_steps=steps
+        )
+        process_file(tmp_path / "in.wav", outputs, model, settings)
+        decoded = tmp_path / f"{steps}.wav"
+        decode_file(outputs[COMPRESS], decoded, model, polish_steps=steps)
+        assert decoded.read_bytes() == outputs[RESYNTHESIZE].read_bytes()
+    assert (tmp_path / "0.compress").read_bytes() == (tmp_path / "3.compress").read_bytes()
+    assert (tmp_path / "0.wav").read_bytes() != (tmp_path / "3.wav").read_bytes()
+
+
 @pytest.mark.parametrize("start", [0.0, 5.0, 11.4, 25.0])
 def test_a_range_is_the_slice_of_the_whole(
     model: Model, data: bytes, clip: Clip, start: float

@@ -18,7 +18,7 @@ from audiovae.training.vocoder import VocoderTask
 from tests.tones import log_mel_corpus, waveform_corpus
 
 CONFIGS = Path(__file__).parent.parent / "configs"
-PATHS = sorted(path for path in CONFIGS.rglob("*.toml") if "cluster" not in path.parts)
+PATHS = sorted(path for path in CONFIGS.rglob("*.toml") if not {"cluster", "recipes"} & set(path.parts))
 BASE_PARAMETERS = 27e6
 """What configs/base.toml promises, to a tenth."""
 
@@ -31,11 +31,13 @@ def shrunk(config: ModelConfig) -> ModelConfig:
         return level.model_copy(update=update | {"decoder_blocks": min(level.decoder_blocks, 1)})
 
     levels = tuple(narrow(level) for level in config.vae.levels)
+    rivals = {"period_channels": (2, 2), "stft_channels": 2, "crop_samples": 4096}
     training = {"steps": 2, "batch_size": 2, "crop_frames": 64, "log_every_steps": 1}
     return config.model_copy(
         update={
             "vae": config.vae.model_copy(update={"width": 8, "levels": levels}),
             "vocoder": config.vocoder.model_copy(update={"width": 8, "num_blocks": 1}),
+            "discriminators": config.discriminators.model_copy(update=rivals),
             "training": config.training.model_copy(update=training),
         }
     )

@@ -13,13 +13,13 @@ from audiovae.codec import AvaeReader
 from audiovae.errors import AudioVAEError, ConfigError, TruncatedAudioError
 from audiovae.files import process_file, resynthesize
 from audiovae.reconstruct import Reconstructor
+from audiovae.sources import plan_spans
 from audiovae.stretches import SPAN_CHUNKS, Coding, Signal, Stopwatch, Stretch, Waveform
 from audiovae.transform import (
     COMPRESS,
     RESYNTHESIZE,
     Transformer,
     TransformSettings,
-    plan_spans,
 )
 from tests.small_models import load_tiny_model
 

@@ -83,6 +83,14 @@ def tiny_config(**tables: object) -> ModelConfig:
             "levels": [{"stride": 4, **level}, {"stride": 8, **level}],
         },
         "vocoder": {"width": 16, "num_blocks": 1},
+        "discriminators": {
+            "periods": [2, 3],
+            "period_channels": [4, 8],
+            "stft_windows": [512],
+            "stft_channels": 4,
+            "crop_samples": 4096,
+        },
+        "adversarial": {"start_fraction": 1},
     }
     given.update(tables)
     own = given.get("training", {})

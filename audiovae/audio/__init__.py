@@ -6,7 +6,7 @@ nominally in [-1, 1]; clipping, DC and values beyond 1 in float files pass throu
 
 from __future__ import annotations
 
-from audiovae.audio.formats import claims_to_be_audio, is_compressed
+from audiovae.audio.formats import claims_to_be_audio, is_compressed, states_its_length
 from audiovae.audio.reader import AudioReader, is_audio_by_content, probe_audio
 from audiovae.audio.resample import RangeReader, ResampledReader, StreamResampler, resample
 from audiovae.audio.values import AudioInfo, AudioPath, Clip, Waveform, message
@@ -30,6 +30,7 @@ __all__ = [
     "probe_audio",
     "read_audio",
     "resample",
+    "states_its_length",
     "write_audio",
 ]
 

@@ -72,6 +72,23 @@ def is_compressed(path: AudioPath) -> bool:
         return False
 
 
+def states_its_length(path: AudioPath) -> bool:
+    """Whether both ends of a file are enough to know its length.
+
+    Args:
+        path: A file, or a copy of it that has only its ends.
+
+    Returns:
+        False for kinds that must be decoded, and for what is no audio.
+    """
+    try:
+        with open(path, "rb") as file:
+            found = sniff(file)
+    except OSError:
+        return False
+    return found is not None and found[0] in SOUNDFILE_CONTAINERS
+
+
 def claims_to_be_audio(path: AudioPath) -> bool:
     """Tell whether the name of a file says that it is audio.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,24 +18,15 @@ from torch import Tensor
 from audiovae.checkpoint import Model
 from audiovae.chunks import STEP_FRAMES, padded_frames
 from audiovae.codec.coder import SymbolDecoder, SymbolEncoder
+from audiovae.codec.group_coders import Answer, ChooseRows, GroupCoder, group_coder
 from audiovae.codec.integers import ByteReader
 from audiovae.codec.retrieval import Answers, pack_answers
-from audiovae.codec.symbols import (
-    Floats,
-    GroupSymbols,
-    Integers,
-    exact,
-    quantise,
-    restore,
-    rows_asking,
-    symbols_crc,
-)
+from audiovae.codec.symbols import GroupSymbols, Integers, symbols_crc
 from audiovae.codec.types import CodedChunk, DamagedChunkError
-from audiovae.errors import BitstreamError, ModelMismatchError, ShapeError
+from audiovae.errors import BitstreamError, ShapeError
 from audiovae.latents import Conditions
 from audiovae.models.blocks import step_mask
 from audiovae.models.bottlenecks import LatentSample
-from audiovae.models.bottlenecks.quantized import Bottleneck, FrequencyTable, residual_bits
 
 
 @torch.no_grad()
@@ -44,7 +36,7 @@ def encode_chunks(
     """Code a batch of chunks.
 
     Args:
-        model: With a quantized bottleneck.
+        model: With a bottleneck that is coded.
         log_mel: `[batch, mel, frame]`, padded; natural log of magnitude.
         num_frames: `[batch]`; frames of each chunk that are signal.
         conditions: Of each chunk; the decoder needs the same.
@@ -55,16 +47,17 @@ def encode_chunks(
     Raises:
         ModelMismatchError: If the model's bottleneck makes no compressed files.
     """
-    bottleneck, table = _coding_parts(model)
+    coder = group_coder(model)
     lengths = [int(count) for count in num_frames.tolist()]
-    writers = [_RowWriter(table) for _ in lengths]
+    writers = [_RowWriter(coder) for _ in lengths]
     strides = _group_strides(model)
 
     def take(group: int, posterior: Tensor, prior: Tensor) -> LatentSample:
         valid = [-(-length // strides[group]) for length in lengths]
-        sample, symbols = quantise(bottleneck, table, posterior, prior, valid)
-        for writer, of_row in zip(writers, symbols, strict=True):
-            writer.append(of_row)
+        sample, coded = coder.quantise(group, posterior, prior, valid)
+        for writer, of_row in zip(writers, coded, strict=True):
+            for symbols in of_row:
+                writer.append(symbols)
         return sample
 
     with _exact_float32():
@@ -136,23 +129,24 @@ def _decode(
     conditions: Conditions,
     observe: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Decode a batch; `observe(group, bits [batch, channel, step])` is told the estimated rate."""
-    bottleneck, table = _coding_parts(model)
+    """Decode a batch; `observe(group, bits [batch, unit, step])` is told the estimated rate."""
+    coder = group_coder(model)
     longest = max(chunk.num_frames for chunk in coded)
     if longest > frames:
         raise ShapeError(f"expected padded_frames of at least {longest}, got {frames}")
     num_frames = torch.tensor([chunk.num_frames for chunk in coded], device=model.device)
     strides = _group_strides(model)
-    readers = [_RowReader(model, table, chunk) for chunk in coded]
+    readers = [_RowReader(model, coder, chunk) for chunk in coded]
 
     def choose(group: int, features: Tensor, prior: Tensor) -> Tensor:
-        of_residual = bottleneck.split_prior(prior)
-        read = _read_group(readers, exact(of_residual.log_scale), strides[group])
-        residual = torch.from_numpy(read).to(of_residual.mean)
+        def read(shape: tuple[int, int, int], rows_of: ChooseRows) -> Integers:
+            return _read_group(readers, shape, rows_of, strides[group])
+
+        sample = coder.restore(group, prior, read)
         mask = step_mask(num_frames, features.shape[2], strides[group])
         if observe is not None:
-            observe(group, residual_bits(residual, of_residual.log_scale) * mask)
-        return restore(of_residual, residual, mask)
+            observe(group, sample.bits * mask)
+        return sample.latent * mask
 
     with _exact_float32():
         log_mel = model.vae.top_down(num_frames, frames, conditions, choose)
@@ -161,34 +155,37 @@ def _decode(
     return log_mel
 
 
-def _read_group(readers: Sequence[_RowReader], log_scale: Floats, stride: int) -> Integers:
-    """Residuals `[batch, channel, step]` of one group; 0 at steps that cover no signal."""
-    residuals = np.zeros(log_scale.shape, dtype=np.int32)
-    for row, reader in enumerate(readers):
+def _read_group(
+    readers: Sequence[_RowReader], shape: tuple[int, int, int], rows_of: ChooseRows, stride: int
+) -> Integers:
+    """Symbols `[batch, channel, step]` of one group; 0 at steps that cover no signal."""
+    symbols = np.zeros(shape, dtype=np.int32)
+    for item, reader in enumerate(readers):
         steps = -(-reader.num_frames // stride)
-        read = reader.read(log_scale[row, :, :steps].ravel())
-        residuals[row, :, :steps] = read.reshape(-1, steps)
-    return residuals
+        read = reader.read(shape[1] * steps, partial(rows_of, item, steps))
+        symbols[item, :, :steps] = read.reshape(-1, steps)
+    return symbols
 
 
 @dataclass
 class _RowWriter:
     """Gathers the groups of one chunk."""
 
-    table: FrequencyTable
+    coder: GroupCoder
     ties: dict[int, bool] = field(default_factory=dict)
     num_symbols: int = 0
     crc: int = 0
 
     def __post_init__(self) -> None:
-        self.encoder = SymbolEncoder(self.table)
+        self.encoder = SymbolEncoder(self.coder.table)
 
-    def append(self, symbols: GroupSymbols) -> None:
-        self.encoder.encode(symbols.residuals, symbols.rows)
-        for place, is_upper in symbols.ties.items():
-            self.ties[self.num_symbols + place] = is_upper
-        self.num_symbols += len(symbols.residuals)
-        self.crc = symbols_crc(symbols.residuals, self.crc)
+    def append(self, group: GroupSymbols) -> None:
+        self.encoder.encode(group.symbols, group.rows)
+        first = self.num_symbols * self.coder.questions
+        for question, answer in group.ties.items():
+            self.ties[first + question] = answer
+        self.num_symbols += len(group.symbols)
+        self.crc = symbols_crc(group.symbols, self.crc)
 
     def finish(self, num_frames: int, level_bits: tuple[float, ...]) -> CodedChunk:
         corrections = pack_answers(self.ties)
@@ -204,8 +201,8 @@ class _RowWriter:
 class _RowReader:
     """Reads the groups of one chunk; every failure names the chunk."""
 
-    def __init__(self, model: Model, table: FrequencyTable, chunk: CodedChunk) -> None:
-        self._table = table
+    def __init__(self, model: Model, coder: GroupCoder, chunk: CodedChunk) -> None:
+        self._questions = coder.questions
         self._chunk = chunk
         self._frames_per_second = model.config.spectrogram.frames_per_second
         self._crc = 0
@@ -216,19 +213,19 @@ class _RowReader:
             self._answers = Answers(reader)
         except BitstreamError as error:
             raise self._damage(str(error)) from None
-        self._decoder = SymbolDecoder(table, reader.take(reader.remaining))
+        self._decoder = SymbolDecoder(coder.table, reader.take(reader.remaining))
 
-    def read(self, log_scale: Floats) -> Integers:
-        """Residuals `[symbol]` of the next group, whose prior scales these are."""
-        start = self._num_symbols
-        self._num_symbols += len(log_scale)
-        rows = rows_asking(self._table, log_scale, lambda place: self._answers.at(start + place))
+    def read(self, count: int, rows_of: Callable[[Answer], Integers]) -> Integers:
+        """The next symbols; `rows_of` chooses their rows with the encoder's answers."""
+        first = self._num_symbols * self._questions
+        self._num_symbols += count
+        rows = rows_of(lambda question: self._answers.at(first + question))
         try:
-            residuals = self._decoder.decode(rows)
+            symbols = self._decoder.decode(rows)
         except BitstreamError as error:
             raise self._damage(str(error)) from None
-        self._crc = symbols_crc(residuals, self._crc)
-        return residuals
+        self._crc = symbols_crc(symbols, self._crc)
+        return symbols
 
     def finish(self) -> None:
         """Compare the symbols with what the encoder coded."""
@@ -243,16 +240,6 @@ class _RowReader:
         start = self._chunk.index * STEP_FRAMES / self._frames_per_second
         stop = start + self._chunk.num_frames / self._frames_per_second
         return DamagedChunkError(reason, self._chunk.channel, self._chunk.index, start, stop)
-
-
-def _coding_parts(model: Model) -> tuple[Bottleneck, FrequencyTable]:
-    bottleneck, table = model.vae.bottleneck, model.frequency_table
-    if table is None or not isinstance(bottleneck, Bottleneck):
-        raise ModelMismatchError(
-            "expected a model with the quantized bottleneck to code with, got "
-            f"{model.config.name} with '{model.config.bottleneck.kind}'; choose another model"
-        )
-    return bottleneck, table
 
 
 def _group_strides(model: Model) -> list[int]:

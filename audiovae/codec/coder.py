@@ -1,4 +1,4 @@
-"""Residuals to bytes and back: the range coder of the `constriction` library, in whole arrays.
+"""Symbols to bytes and back: the range coder of the `constriction` library, in whole arrays.
 
 Format: `constriction.stream.queue` of version 0.5 (unchanged since 0.1): 32-bit words, 64-bit
 state, 24-bit precision (Martin, 1979; Bamler, 2022, arXiv:2201.01741). Frequencies enter as
@@ -6,7 +6,7 @@ integers. A row f that sums to 2^24 is handed over as the weights f - 1: the lib
 symbol 1 and spreads the remaining 2^24 - n in proportion to the weights, which sum to just that,
 so the factor is exactly 1 and no rounding happens; all numbers are whole and below 2^53.
 
-Within one call, symbols are coded by ascending scale index, and in their given order under one
+Within one call, symbols are coded by ascending row index, and in their given order under one
 index: one library call an index, no loop over symbols. The words are stored little-endian without
 trailing zero bytes; the decoder reads zeros beyond the end.
 """
@@ -21,32 +21,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiovae.errors import BitstreamError
-from audiovae.models.bottlenecks.quantized import FrequencyTable
+from audiovae.models.bottlenecks import SymbolTable
 
 _WORD_BYTES = 4
 Integers = NDArray[np.int32]
 
 
 class SymbolEncoder:
-    """Collects arrays of residuals into one stream of bytes.
+    """Collects arrays of symbols into one stream of bytes.
 
     Args:
-        table: Frequencies of the residuals under each scale index.
+        table: Frequencies of the symbols under each row.
     """
 
-    def __init__(self, table: FrequencyTable) -> None:
+    def __init__(self, table: SymbolTable) -> None:
         self._rows = _CodedRows.of(table)
         self._encoder = constriction.stream.queue.RangeEncoder()
 
-    def encode(self, residuals: Integers, indices: Integers) -> None:
-        """Append residuals, each under the table row of its index.
+    def encode(self, symbols: Integers, indices: Integers) -> None:
+        """Append symbols, each under the table row of its index.
 
         Args:
-            residuals: `[symbol]`, each within its row's limit.
+            symbols: `[symbol]`, each one of its row's.
             indices: `[symbol]`.
         """
         order, runs = _by_index(indices)
-        shifted = (residuals + self._rows.limits[indices])[order]
+        shifted = (symbols - self._rows.lowest[indices])[order]
         for index, start, stop in runs:
             self._encoder.encode(shifted[start:stop], self._rows.model(index))
 
@@ -64,14 +64,14 @@ class SymbolDecoder:
         data: What `finish` gave.
     """
 
-    def __init__(self, table: FrequencyTable, data: bytes) -> None:
+    def __init__(self, table: SymbolTable, data: bytes) -> None:
         self._rows = _CodedRows.of(table)
         padded = data + bytes(-len(data) % _WORD_BYTES)
         words = np.frombuffer(padded, dtype="<u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
 
     def decode(self, indices: Integers) -> Integers:
-        """Read the residuals `[symbol]` of these scale indices `[symbol]`.
+        """Read the symbols `[symbol]` of these row indices `[symbol]`.
 
         Raises:
             BitstreamError: If the bytes cannot come from these frequencies.
@@ -86,22 +86,22 @@ class SymbolDecoder:
                 f"expected words of the range coder, got damaged ones ({error}); "
                 "copy the file again from its source"
             ) from None
-        residuals = np.empty_like(shifted)
-        residuals[order] = shifted
-        return residuals - self._rows.limits[indices]
+        symbols = np.empty_like(shifted)
+        symbols[order] = shifted
+        return symbols + self._rows.lowest[indices]
 
 
 class _CodedRows:
     """The library's models of a table, each made when it is first needed."""
 
-    def __init__(self, table: FrequencyTable) -> None:
-        self.limits = table.limits().astype(np.int32)
+    def __init__(self, table: SymbolTable) -> None:
+        self.lowest = table.lowest().astype(np.int32)
         self._table = table
         self._models: dict[int, Any] = {}
 
     @staticmethod
     @lru_cache(maxsize=8)
-    def of(table: FrequencyTable) -> _CodedRows:
+    def of(table: SymbolTable) -> _CodedRows:
         return _CodedRows(table)
 
     def model(self, index: int) -> Any:
@@ -113,7 +113,7 @@ class _CodedRows:
 
 def _by_index(indices: Integers) -> tuple[NDArray[np.int64], list[tuple[int, int, int]]]:
     """The coding order, and in it the runs `(index, start, stop)` of each index, ascending."""
-    narrow = indices.astype(np.uint8)  # at most 256 rows; numpy sorts small integers by radix
+    narrow = indices.astype(np.uint16)  # numpy sorts small integers by radix
     order = np.argsort(narrow, kind="stable")
     counts = np.bincount(narrow)
     stops = np.cumsum(counts)

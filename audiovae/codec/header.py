@@ -18,7 +18,7 @@ GRID = SpectrogramConfig(sample_rate=44_100, hop_samples=512, window_samples=204
 MAX_SAMPLES = 1 << 48
 MAX_NAME_BYTES = 32
 MAX_CLIP_CODES_BYTES = 1 << 16
-_KINDS = {"quantized": b"q"}
+_KINDS = {"quantized": b"q", "vq": b"v"}
 _BIT_DEPTHS = (8, 16, 24, 32, 64)
 _ID_BYTES = 8
 _HAS_LAMBDA = 1
@@ -87,7 +87,7 @@ class AvaeHeader:
             (0 <= self.quality <= 255, "a quality of 0 to 255", self.quality),
             (abs(log_lambda) <= _MAX_LOG_LAMBDA, "a usual log lambda", log_lambda),
             (self._sources_are_sound(), "copies of earlier channels", self.channel_sources),
-            (self.kind in _KINDS, "the bottleneck 'quantized'", ascii(self.kind)),
+            (self.kind in _KINDS, f"a bottleneck of {', '.join(_KINDS)}", ascii(self.kind)),
             (len(self.clip_codes) <= MAX_CLIP_CODES_BYTES, "clip codes of 64 KiB at most", "more"),
         ]
 

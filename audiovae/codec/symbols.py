@@ -28,7 +28,6 @@ from audiovae.models.bottlenecks import LatentSample
 from audiovae.models.bottlenecks.quantized import (
     Bottleneck,
     FrequencyTable,
-    ResidualPrior,
     residual_bits,
 )
 
@@ -47,12 +46,13 @@ class GroupSymbols:
     """The integers of one latent group of one chunk, `[channel, step]` flattened, signal only.
 
     Attributes:
-        residuals: What is coded.
+        symbols: What is coded: residuals, or the indices of one stage of a vq model.
         rows: Under which row of the frequency table.
-        ties: Places where a decoder may ask for the row, and whether it is the upper one there.
+        ties: Questions that a decoder may ask, and their answers. With residuals a question is
+            the place of a symbol: whether its row is the upper one.
     """
 
-    residuals: Integers
+    symbols: Integers
     rows: Integers
     ties: dict[int, bool]
 
@@ -123,14 +123,9 @@ def exact(values: Tensor) -> Floats:
     return values.detach().cpu().double().numpy()
 
 
-def restore(of_residual: ResidualPrior, residual: Tensor, mask: Tensor) -> Tensor:
-    """Decoder: the latent `[batch, channel, step]` of decoded residuals of the same shape."""
-    return (of_residual.mean + residual) * mask
-
-
-def symbols_crc(residuals: Integers, crc: int = 0) -> int:
-    """CRC-32 of residuals as 32-bit little-endian integers, continued from `crc`."""
-    return zlib.crc32(residuals.astype("<i4").tobytes(), crc)
+def symbols_crc(symbols: Integers, crc: int = 0) -> int:
+    """CRC-32 of symbols as 32-bit little-endian integers, continued from `crc`."""
+    return zlib.crc32(symbols.astype("<i4").tobytes(), crc)
 
 
 def _nearest_boundary(table: FrequencyTable, log_scale: Floats) -> tuple[Integers, Floats]:

@@ -21,58 +21,33 @@ is a function handed to the top-down path: `choose`.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from audiovae.config import ModelConfig
-from audiovae.errors import ShapeError
+from audiovae.errors import ModelMismatchError
 from audiovae.latents import Conditions, Latents
 from audiovae.models.blocks import ChannelNorm, Downsample, Upsample, step_mask
-from audiovae.models.bottlenecks import LatentSample, build_bottleneck
-from audiovae.models.conditioning.quality import QualityConditioning
-from audiovae.models.latent_group import LatentGroup, conditioned_blocks
-
-ChooseLatent = Callable[[int, Tensor, Tensor], Tensor]
-"""`choose(group, features, prior) -> latent`: decides one group of the top-down path."""
-TakeLatent = Callable[[int, Tensor, Tensor], LatentSample]
-"""`take(group, posterior, prior) -> sample`: decides one group where there is a posterior."""
-
-
-@dataclass(frozen=True)
-class VAEOutput:
-    """What one pass through the model gives.
-
-    Attributes:
-        log_mel: `[batch, mel, frame]`, the reconstruction, natural log of magnitude.
-        group_bits: One `[batch, channel, step]` a group, coarse to fine: the KL terms in bits,
-            zero beyond each signal's end.
-        latents: The groups themselves.
-    """
-
-    log_mel: Tensor
-    group_bits: tuple[Tensor, ...]
-    latents: Latents
-
-    def level_bits(self) -> Tensor:
-        """`[batch, level]`, coarse to fine: bits spent on each level."""
-        num_levels = max(self.latents.levels) + 1
-        totals = [bits.sum(dim=(1, 2)) for bits in self.group_bits]
-        zero = torch.zeros_like(totals[0])
-        return torch.stack(
-            [
-                sum((t for t, at in zip(totals, self.latents.levels, strict=True) if at == i), zero)
-                for i in range(num_levels)
-            ],
-            dim=1,
-        )
+from audiovae.models.bottlenecks import BottleneckKind
+from audiovae.models.conditioning import build_conditionings
+from audiovae.models.conditioning.base import in_a_row
+from audiovae.models.conditioning.pitch import PitchTrack
+from audiovae.models.latent_group import (
+    ChooseLatent,
+    LatentGroup,
+    TakeLatent,
+    conditioned_blocks,
+)
+from audiovae.models.output import VAEOutput
+from audiovae.models.shapes import check_frames, check_log_mel
+from audiovae.models.timbre import TimbreEncoder, TimbrePosterior, at_reference_level
 
 
 class HVAE(nn.Module):
-    """Encoder, top-down decoder and their bottleneck."""
+    """Encoder, top-down decoder and their bottlenecks."""
 
     mel_mean: Tensor
     mel_deviation: Tensor
@@ -83,12 +58,16 @@ class HVAE(nn.Module):
         self.config = config
         levels = config.vae.levels
         width, num_mels = config.vae.width, config.spectrogram.num_mels
-        self.bottleneck = build_bottleneck(config.bottleneck)
-        self.quality = QualityConditioning(config.quality) if config.quality else None
-        context = self.quality.context_channels if self.quality else 0
+        conditionings = build_conditionings(config)
+        self._conditionings = tuple(conditionings)
+        for kind, conditioning in conditionings.items():
+            self.add_module(kind, conditioning)
+        context = sum(conditioning.context_channels for conditioning in conditionings.values())
+        self.timbre = TimbreEncoder(config.timbre, config) if config.timbre else None
+        self.pitch = PitchTrack(config) if config.pitch else None
+        sounding = context + (self.timbre.context_channels if self.timbre else 0)
         self.register_buffer("mel_mean", torch.zeros(num_mels))
         self.register_buffer("mel_deviation", torch.ones(num_mels))
-
         inputs = [num_mels] + [width] * (len(levels) - 1)
         self.down = nn.ModuleList(
             Downsample(channels, width, level.stride)
@@ -105,7 +84,7 @@ class HVAE(nn.Module):
             LatentGroup(config, levels[len(levels) - 1 - level], context)
             for level in self.group_levels()
         )
-        self.head = conditioned_blocks(config, config.vae.head_blocks, context)
+        self.head = conditioned_blocks(config, config.vae.head_blocks, sounding)
         self.head_norm = ChannelNorm(width)
         self.output = Upsample(width, num_mels, levels[0].stride)
 
@@ -128,6 +107,10 @@ class HVAE(nn.Module):
         rate = self.config.spectrogram.frames_per_second
         return tuple(f"{rate / stride:.1f}Hz" for stride in self.level_strides())
 
+    def bottlenecks(self) -> tuple[BottleneckKind, ...]:
+        """Of each latent group, coarse to fine."""
+        return tuple([cast(LatentGroup, group).bottleneck for group in self.groups])
+
     def forward(
         self,
         log_mel: Tensor,
@@ -143,20 +126,22 @@ class HVAE(nn.Module):
             conditions: Lambda of each item for a quality-conditioned model.
             generator: Source of the bottleneck's noise.
         """
+        kinds = self.bottlenecks()
         return self.reconstruct(
             log_mel,
             num_frames,
             conditions,
-            lambda _group, posterior, prior: self.bottleneck.draw(posterior, prior, generator),
+            lambda group, posterior, prior: kinds[group].draw(posterior, prior, generator),
         )
 
     def encode(self, log_mel: Tensor, num_frames: Tensor, conditions: Conditions) -> VAEOutput:
         """Reconstruct with settled latents (rounded, or the posterior mean): no noise."""
+        kinds = self.bottlenecks()
         return self.reconstruct(
             log_mel,
             num_frames,
             conditions,
-            lambda _group, posterior, prior: self.bottleneck.settle(posterior, prior),
+            lambda group, posterior, prior: kinds[group].settle(posterior, prior),
         )
 
     def decode(self, latents: Latents, num_frames: int) -> Tensor:
@@ -178,13 +163,12 @@ class HVAE(nn.Module):
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Log-mel drawn from the prior."""
+        kinds = self.bottlenecks()
         return self.top_down(
             num_frames,
             padded_frames,
             conditions,
-            lambda _group, _features, prior: self.bottleneck.generate(
-                prior, temperature, generator
-            ),
+            lambda group, _features, prior: kinds[group].generate(prior, temperature, generator),
         )
 
     def top_down(
@@ -201,26 +185,44 @@ class HVAE(nn.Module):
         Returns:
             `[batch, mel, frame]`, natural log of magnitude.
         """
-        self._check_frames(padded_frames)
+        check_frames(padded_frames, self.config)
         context = self._context(conditions)
         features = self.top[None, :, None]
         previous_level = -1
         mask = features  # replaced before use: the first group always opens a level
-        for index, (group, level) in enumerate(self._groups_with_levels()):
+        for index, (module, level) in enumerate(zip(self.groups, self.group_levels(), strict=True)):
+            group = cast(LatentGroup, module)
             if level != previous_level:
                 stride = self.level_strides()[level]
                 mask = step_mask(num_frames, padded_frames // stride, stride)
                 features = self.up[level - 1](features, mask) if level else features * mask
+                features = self._with_pitch(features, level, conditions, mask)
                 previous_level = level
             for block in group.blocks:
                 features = block(features, mask, context)
             latent = choose(index, features, group.prior_of(features))
             features = features + group.inject(latent.to(features.dtype)) * mask
+        context = self._with_timbre(context, conditions)
         for block in self.head:
             features = block(features, mask, context)
         frame_mask = step_mask(num_frames, padded_frames, 1)
         standardised: Tensor = self.output(self.head_norm(features), frame_mask).float()
         return standardised * self.mel_deviation[:, None] + self.mel_mean[:, None]
+
+    def timbre_of(self, log_mel: Tensor, num_frames: Tensor) -> TimbrePosterior:
+        """The timbre codes of a batch of log-mels; arguments as in `forward`.
+
+        Raises:
+            ModelMismatchError: If this model has no timbre code.
+        """
+        if self.timbre is None:
+            raise ModelMismatchError(
+                f"expected a model with a timbre code, got '{self.config.name}', which has none; "
+                'use load_model("timbre") or train one with configs/timbre.toml'
+            )
+        check_log_mel(log_mel, self.config)
+        levelled = self.standardise(at_reference_level(log_mel, num_frames))
+        return cast(TimbrePosterior, self.timbre(levelled, num_frames))
 
     def standardise(self, log_mel: Tensor) -> Tensor:
         """Log-mel in deviations from the training data's mean, band by band."""
@@ -238,11 +240,15 @@ class HVAE(nn.Module):
             take: Called once a group, coarse to fine; what it gives beyond a signal's end is
                 set to zero.
         """
-        evidence = self._bottom_up(log_mel, num_frames, self._context(conditions))
+        check_log_mel(log_mel, self.config)
         context = self._context(conditions)
+        evidence = self._bottom_up(log_mel, num_frames, conditions, context)
+        if self.timbre is not None and conditions.timbre is None:
+            conditions = replace(conditions, timbre=self.timbre_of(log_mel, num_frames).mean)
         levels = self.group_levels()
         latents: list[Tensor] = []
         group_bits: list[Tensor] = []
+        penalties: list[Tensor] = []
 
         def choose(index: int, features: Tensor, prior: Tensor) -> Tensor:
             level = levels[index]
@@ -254,49 +260,42 @@ class HVAE(nn.Module):
             )
             latents.append(sample.latent * mask)
             group_bits.append(sample.bits * mask)
+            if sample.penalty is not None:
+                penalties.append(sample.penalty * mask)
             return latents[-1]
 
         decoded = self.top_down(num_frames, log_mel.shape[2], conditions, choose)
-        value = Latents(tuple(latents), levels, num_frames, conditions, model_id="")
-        return VAEOutput(decoded, tuple(group_bits), value)
+        strides = tuple(self.level_strides()[level] for level in levels)
+        value = Latents(tuple(latents), levels, strides, num_frames, conditions, model_id="")
+        return VAEOutput(decoded, tuple(group_bits), value, tuple(penalties), tuple(evidence))
 
     def _bottom_up(
-        self, log_mel: Tensor, num_frames: Tensor, context: Tensor | None
+        self, log_mel: Tensor, num_frames: Tensor, conditions: Conditions, context: Tensor | None
     ) -> list[Tensor]:
         """Features of each level, coarse to fine."""
-        if log_mel.ndim != 3 or log_mel.shape[1] != self.config.spectrogram.num_mels:
-            raise ShapeError(
-                f"expected log_mel [batch, {self.config.spectrogram.num_mels}, frame], "
-                f"got {list(log_mel.shape)}"
-            )
         frames = log_mel.shape[2]
-        self._check_frames(frames)
         features = self.standardise(log_mel) * step_mask(num_frames, frames, 1)
         fine_to_coarse = []
-        strides = reversed(self.level_strides())
-        for down, blocks, stride in zip(self.down, self.encoder, strides, strict=True):
+        levels = list(enumerate(self.level_strides()))[::-1]
+        for down, blocks, (level, stride) in zip(self.down, self.encoder, levels, strict=True):
             mask = step_mask(num_frames, frames // stride, stride)
-            features = down(features, mask)
+            features = self._with_pitch(down(features, mask), level, conditions, mask)
             for block in cast(nn.ModuleList, blocks):
                 features = block(features, mask, context)
             fine_to_coarse.append(features)
         return fine_to_coarse[::-1]
 
-    def _groups_with_levels(self) -> Iterator[tuple[LatentGroup, int]]:
-        groups = (cast(LatentGroup, group) for group in self.groups)
-        return zip(groups, self.group_levels(), strict=True)
-
     def _context(self, conditions: Conditions) -> Tensor | None:
-        if self.quality is None:
-            return None
-        if conditions.log_lambda is None:
-            raise ShapeError("expected conditions.log_lambda [batch] for this model, got None")
-        return cast(Tensor, self.quality(conditions.log_lambda))
+        """`[batch, channel]`: what both paths are told, all kinds of conditioning in a row."""
+        return in_a_row([getattr(self, kind)(conditions) for kind in self._conditionings])
 
-    def _check_frames(self, frames: int) -> None:
-        stride = self.config.vae.total_stride
-        if frames % stride or frames == 0:
-            raise ShapeError(
-                f"expected a positive multiple of {stride} frames, got {frames}; "
-                "pad the log-mel and say how many frames are signal in num_frames"
-            )
+    def _with_timbre(self, context: Tensor | None, conditions: Conditions) -> Tensor | None:
+        """What the blocks behind the last group are told: the same, and the timbre."""
+        told = [] if context is None else [context]
+        return in_a_row(told + ([] if self.timbre is None else [self.timbre.context(conditions)]))
+
+    def _with_pitch(
+        self, features: Tensor, level: int, conditions: Conditions, mask: Tensor
+    ) -> Tensor:
+        """Features of a level that opens, told the pitch of every step."""
+        return features if self.pitch is None else features + self.pitch(conditions, level, mask)

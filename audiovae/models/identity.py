@@ -6,16 +6,16 @@ import hashlib
 import json
 
 from audiovae.config import ModelConfig
-from audiovae.models.bottlenecks.quantized import FrequencyTable
+from audiovae.models.bottlenecks import SymbolTable
 from audiovae.models.hvae import HVAE
 
 CODEC_PREFIX = "codec."
-"""Before the names of the frequency table's tensors, in a model file and in the identity."""
+"""Before the names of the symbol table's tensors, in a model file and in the identity."""
 _ID_CHARACTERS = 16
-_SETTINGS = {"spectrogram", "vae", "bottleneck", "quality"}
+_SETTINGS = {"spectrogram", "vae", "bottleneck", "quality", "timbre", "label", "pitch"}
 
 
-def model_id(vae: HVAE, config: ModelConfig, table: FrequencyTable | None) -> str:
+def model_id(vae: HVAE, config: ModelConfig, table: SymbolTable | None) -> str:
     """Hash of everything that a compressed file's meaning depends on.
 
     The tensors' names, shapes and values, the frequency table, and the settings that shape the

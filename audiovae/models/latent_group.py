@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -9,7 +10,12 @@ from torch import Tensor, nn
 
 from audiovae.config import LevelConfig, ModelConfig
 from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock
-from audiovae.models.bottlenecks import build_bottleneck
+from audiovae.models.bottlenecks import LatentSample, build_bottleneck
+
+ChooseLatent = Callable[[int, Tensor, Tensor], Tensor]
+"""`choose(group, features, prior) -> latent`: decides one group of the top-down path."""
+TakeLatent = Callable[[int, Tensor, Tensor], LatentSample]
+"""`take(group, posterior, prior) -> sample`: decides one group where there is a posterior."""
 
 
 class LatentGroup(nn.Module):
@@ -19,14 +25,14 @@ class LatentGroup(nn.Module):
         """Build the layers of one group of `level`."""
         super().__init__()
         width = config.vae.width
-        bottleneck = build_bottleneck(config.bottleneck)
+        self.bottleneck = build_bottleneck(config.bottleneck, level.channels)
         self.blocks = conditioned_blocks(config, level.decoder_blocks, context_channels)
         self.prior_norm = ChannelNorm(width)
-        self.prior = nn.Conv1d(width, bottleneck.prior_parameters * level.channels, 1)
+        self.prior = nn.Conv1d(width, self.bottleneck.prior_channels, 1)
         self.merge = nn.Conv1d(2 * width, width, 1)
         self.posterior_blocks = conditioned_blocks(config, 1, context_channels)
         self.posterior_norm = ChannelNorm(width)
-        self.posterior = nn.Conv1d(width, bottleneck.posterior_parameters * level.channels, 1)
+        self.posterior = nn.Conv1d(width, self.bottleneck.posterior_channels, 1)
         self.inject = nn.Conv1d(level.channels, width, 1)
         nn.init.zeros_(self.prior.weight)
         nn.init.zeros_(cast(Tensor, self.prior.bias))

@@ -15,17 +15,16 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from audiovae.config import SpectrogramConfig, VocoderConfig
 from audiovae.errors import ShapeError
 from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock, step_mask
+from audiovae.models.frames import FrameGrid
+from audiovae.models.griffin_lim import polish
 from audiovae.spectrogram import inverse_mel_filterbank
 
-_MAX_LOG_MAGNITUDE = 8.0  # e^8 is above a full-scale sine under this window (512)
-_POLISH_MOMENTUM = 0.99
-_TINY = 1e-9  # keeps the phase of silence finite
-_LOG_MEL_CENTRE, _LOG_MEL_SPREAD = -5.0, 2.5  # brings a log-mel near zero mean, unit deviation
+MAX_LOG_MAGNITUDE = 8.0  # e^8 is above a full-scale sine under this window (512)
+LOG_MEL_CENTRE, LOG_MEL_SPREAD = -5.0, 2.5  # brings a log-mel near zero mean, unit deviation
 
 
 @dataclass(frozen=True)
@@ -79,18 +78,16 @@ class Vocoder(nn.Module):
         nn.init.zeros_(self.magnitude_head.weight)
         nn.init.zeros_(cast(Tensor, self.magnitude_head.bias))
 
-    def context_frames(self, polish_steps: int = 0) -> int:
+    def context_frames(self) -> int:
         """Frames on each side that a frame's samples depend on.
 
         The embedding and each block reach half a kernel; the inverse STFT as many frames more as
-        have windows that reach into this one's samples (two at the default hop); a step of
-        `polish` as many as have windows that reach into this one's window.
+        have windows that reach into this one's samples (two at the default hop).
         """
         reach = self.config.kernel_size // 2
         hop = self.spectrogram.hop_samples
         overlap = math.ceil((self.spectrogram.window_samples - hop) / (2 * hop))
-        neighbours = math.ceil(self.spectrogram.window_samples / hop) - 1
-        return reach * (1 + self.config.num_blocks) + overlap + neighbours * polish_steps
+        return reach * (1 + self.config.num_blocks) + overlap
 
     def forward(self, log_mel: Tensor, num_frames: Tensor | None = None) -> Tensor:
         """Make sound.
@@ -112,14 +109,14 @@ class Vocoder(nn.Module):
                 f"got {list(log_mel.shape)}"
             )
         mask = self._mask(log_mel, num_frames)
-        features = (log_mel - _LOG_MEL_CENTRE) / _LOG_MEL_SPREAD * mask
+        features = (log_mel - LOG_MEL_CENTRE) / LOG_MEL_SPREAD * mask
         features = self.embed_norm(self.embed(features)) * mask
         for block in self.blocks:
             features = block(features, mask)
         features = self.norm(features)
         correction = self.magnitude_head(features).float()
         log_magnitude = (self.first_log_magnitude(log_mel) + correction).clamp(
-            max=_MAX_LOG_MAGNITUDE
+            max=MAX_LOG_MAGNITUDE
         )
         real, imaginary = self.phase_head(features).float().chunk(2, dim=1)
         return PredictedSTFT(log_magnitude, torch.atan2(imaginary, real + 1e-12))
@@ -133,15 +130,12 @@ class Vocoder(nn.Module):
 
     def to_waveform(self, stft: PredictedSTFT, num_frames: Tensor | None = None) -> Tensor:
         """Inverse STFT by overlap-add; the margins of the spectrogram's padding are cut off."""
-        mask = self._mask(stft.phase, num_frames)
-        magnitude = stft.log_magnitude.exp() * mask
-        return self._invert(torch.polar(magnitude, stft.phase), mask)
+        return self.polish(stft, 0, num_frames)
 
     def polish(self, stft: PredictedSTFT, steps: int, num_frames: Tensor | None = None) -> Tensor:
-        """Make sound after fast Griffin-Lim steps from the predicted phase.
+        """Make sound after fast Griffin-Lim steps from the predicted phase; differentiable.
 
-        Overlapping frames then agree with each other, which the network alone does not ensure
-        (Perraudin et al., 2013: the fast variant).
+        Overlapping frames then agree with each other, which the network alone does not ensure.
 
         Args:
             stft: What the network predicted; its magnitude is kept.
@@ -153,53 +147,13 @@ class Vocoder(nn.Module):
         """
         mask = self._mask(stft.phase, num_frames)
         magnitude = stft.log_magnitude.exp() * mask
-        spectrum = torch.polar(magnitude, stft.phase)
-        previous: Tensor | None = None
-        for _ in range(steps):
-            analysed = self._analyse(self._invert(spectrum, mask))
-            target = analysed
-            if previous is not None:
-                target = analysed + _POLISH_MOMENTUM * (analysed - previous)
-            previous = analysed
-            spectrum = target * (magnitude / target.abs().clamp(min=_TINY))
-        return self._invert(spectrum, mask)
-
-    def _analyse(self, waveform: Tensor) -> Tensor:
-        """Spectrum `[batch, bin, frame]` of the frames that `_invert` joins."""
-        config = self.spectrogram
-        margin = (config.window_samples - config.hop_samples) // 2
-        padded = functional.pad(waveform, (margin, margin))
-        frames = padded.unfold(1, config.window_samples, config.hop_samples) * self.window
-        centred: Tensor = torch.fft.rfft(frames).transpose(1, 2) * self.signs[:, None]
-        return centred
-
-    def _invert(self, spectrum: Tensor, mask: Tensor) -> Tensor:
-        """Overlap-add of a spectrum `[batch, bin, frame]` with centred phase."""
-        config = self.spectrogram
         # Signs come after polar(): its gradient is that of a magnitude, never negative.
-        turned = spectrum * self.signs[:, None]
-        frames = torch.fft.irfft(turned.transpose(1, 2), n=config.window_samples)
-        total = _overlap_add(frames * self.window, config.hop_samples)
-        weight = _overlap_add(self.window.square() * mask.transpose(1, 2), config.hop_samples)
-        margin = (config.window_samples - config.hop_samples) // 2
-        length = spectrum.shape[2] * config.hop_samples
-        samples = total[:, margin : margin + length]
-        weight = weight[:, margin : margin + length]
-        audible = mask[:, 0].repeat_interleave(config.hop_samples, dim=1)
-        return samples / weight.clamp(min=1e-3) * audible
+        direction = torch.polar(torch.ones_like(stft.phase), stft.phase) * self.signs[:, None]
+        grid = FrameGrid(mask[:, 0], self.window, self.spectrogram)
+        return polish(magnitude.transpose(1, 2), direction.transpose(1, 2), grid, steps)
 
     def _mask(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         count = frames.shape[2]
         if num_frames is None:
             return torch.ones(frames.shape[0], 1, count, device=frames.device)
         return step_mask(num_frames, count, 1)
-
-
-def _overlap_add(frames: Tensor, hop: int) -> Tensor:
-    """`[batch, frame, window]` to `[batch, sample]`; several times as fast as `fold`."""
-    parts = frames.reshape(*frames.shape[:2], -1, hop)  # [batch, frame, part, hop]
-    shifted = [
-        functional.pad(parts[:, :, i], (0, 0, i, parts.shape[2] - 1 - i))
-        for i in range(parts.shape[2])
-    ]
-    return torch.stack(shifted).sum(dim=0).flatten(1)

@@ -15,11 +15,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from audiovae.config import ObjectiveConfig
 from audiovae.models.blocks import step_mask
-from audiovae.models.hvae import HVAE, VAEOutput
+from audiovae.models.hvae import HVAE
+from audiovae.models.output import VAEOutput
 from audiovae.spectrogram import log_mel_to_db
+
+_ENERGY_PATCHES = ((8, 4), (128, 1))
+"""Mel bands and frames over which energy is compared: a patch of 46 ms, a whole frame."""
+_MIN_POWER = 1e-10  # the square of the log-mel's floor
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,8 @@ class ElboTerms:
 
     Attributes:
         loss: What is minimised.
-        distortion: Weighted L1 and squared error of the standardised log-mel, mean over cells.
+        distortion: Weighted L1 and squared error of the standardised log-mel, mean over cells,
+            and the error of the energy of patches.
         rate_bits_per_frame: KL terms of all levels, in bits per mel frame.
         log_mel_l1_db: Mean absolute difference of the log-mel in decibels.
     """
@@ -63,11 +70,45 @@ def elbo_terms(
     l1 = standardised.abs().sum(dim=(1, 2)) / cells
     l2 = standardised.square().sum(dim=(1, 2)) / cells
     distortion = objective.l1_weight * l1 + objective.l2_weight * l2
+    if objective.energy_weight:
+        energy = energy_error(output.log_mel, log_mel, mask) / model.mel_deviation.mean()
+        distortion = distortion + objective.energy_weight * energy
     rate = output.level_bits().sum(dim=1) / num_frames
     log_lambda = output.latents.conditions.log_lambda
     if log_lambda is None:
         loss = distortion * log_mel.shape[1] + objective.beta * rate * math.log(2.0)
     else:
         loss = torch.exp(0.5 * log_lambda) * distortion + torch.exp(-0.5 * log_lambda) * rate
+    for penalty in output.group_penalties:
+        loss = loss + penalty.sum(dim=(1, 2)) / num_frames
     l1_db = log_mel_to_db(error.detach().abs().sum(dim=(1, 2)) / cells)
     return ElboTerms(loss, distortion, rate, l1_db)
+
+
+def energy_error(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute difference of the log energy of patches, in nats of magnitude.
+
+    The L1 of a log-mel is least at the median of what a cell may be, which lies below its mean
+    energy: what is decoded comes back too quiet, and the more so the lower the rate. Energy
+    summed over patches is nearly certain where single cells are not, so it can be asked for.
+
+    Args:
+        estimate: `[batch, mel, frame]`, natural log of magnitude.
+        target: `[batch, mel, frame]`.
+        mask: `[batch, 1, frame]` of 1 where there is signal.
+
+    Returns:
+        `[batch]`.
+    """
+    share = mask.mean(dim=(1, 2))
+    total = torch.zeros_like(share)
+    for bands, frames in _ENERGY_PATCHES:
+        size = (min(bands, estimate.shape[1]), min(frames, estimate.shape[2]))
+        logs = [
+            functional.avg_pool2d((2 * log_mel).exp()[:, None] * mask[:, None], size)
+            .clamp(min=_MIN_POWER)
+            .log()
+            for log_mel in (estimate, target)
+        ]
+        total = total + 0.5 * (logs[0] - logs[1]).abs().mean(dim=(1, 2, 3))
+    return total / (len(_ENERGY_PATCHES) * share)

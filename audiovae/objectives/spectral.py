@@ -9,6 +9,7 @@ distance is that of the DAC paper (Kumar et al., 2023, arXiv:2306.06546).
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ SHORT_WINDOWS = (32, 64, 128, 256)
 """Windows of the *short* mel distance, which sees smeared onsets and wrong phase."""
 STFT_WINDOWS = (512, 1024, 2048)
 _MAGNITUDE_FLOOR = 1e-5
+_QUIET = 1e-2  # norm of a spectrum that is as good as silent
 _PHASE_WEIGHT_POWER = 0.3  # loud bins count more, but quiet ones still count
 
 
@@ -46,7 +48,7 @@ def mel_distances(estimate: Tensor, target: Tensor, sample_rate: int) -> dict[in
             num_mels=bands,
             max_hz=sample_rate / 2,
         )
-        filters = mel_filterbank(config).to(estimate.device)
+        filters = _filters(config, estimate.device)
         logs = [
             (filters @ _stft(wave, window).abs()).clamp(min=_MAGNITUDE_FLOOR).log10()
             for wave in (estimate, target)
@@ -60,8 +62,12 @@ def mel_distance(estimate: Tensor, target: Tensor, sample_rate: int) -> Tensor:
     return torch.stack(list(mel_distances(estimate, target, sample_rate).values())).sum()
 
 
-def complex_stft_loss(estimate: Tensor, target: Tensor) -> Tensor:
-    """L1 of compressed complex spectra and of log magnitudes, over three window lengths.
+def magnitude_loss(estimate: Tensor, target: Tensor) -> Tensor:
+    """How far the magnitudes of two sounds are apart: loud bins, middling ones and quiet ones.
+
+    Spectral convergence (Arik et al., 2018, arXiv:1808.06719), the L1 of square roots and that of
+    logarithms, over three window lengths. Nothing here is asked of the phase: a loss of complex
+    spectra makes those bins quieter whose phase cannot be known.
 
     Args:
         estimate: `[batch, sample]`.
@@ -69,14 +75,13 @@ def complex_stft_loss(estimate: Tensor, target: Tensor) -> Tensor:
     """
     total = estimate.new_zeros(())
     for window in STFT_WINDOWS:
-        parts, other_parts = (
-            torch.view_as_real(_stft(wave, window)) for wave in (estimate, target)
-        )
-        size, other_size = _magnitude(parts), _magnitude(other_parts)
-        # Dividing by sqrt(magnitude) keeps quiet bins from vanishing beside loud ones.
-        compressed = parts * size.rsqrt()[..., None] - other_parts * other_size.rsqrt()[..., None]
-        logs = size.log() - other_size.log()
-        total = total + compressed.abs().mean() + 0.5 * logs.abs().mean()
+        made, true = (_magnitude(_stft(wave, window)) for wave in (estimate, target))
+        distance = (made - true).square().sum(dim=(1, 2)).sqrt()
+        size = true.square().sum(dim=(1, 2)).sqrt()
+        convergence = distance / (size + _QUIET)
+        total = total + convergence.mean()
+        total = total + 2.0 * (made.sqrt() - true.sqrt()).abs().mean()
+        total = total + 0.5 * (made.log() - true.log()).abs().mean()
     return total / len(STFT_WINDOWS)
 
 
@@ -119,12 +124,20 @@ def phase_losses(phase: Tensor, target: Tensor, magnitude: Tensor) -> Tensor:
     )
 
 
+@lru_cache(maxsize=32)
+@torch.inference_mode(False)
+def _filters(config: SpectrogramConfig, device: torch.device) -> Tensor:
+    """Mel filters `[mel, bin]`, copied to a device once."""
+    return mel_filterbank(config).to(device)
+
+
 def _wrapped_size(angle: Tensor) -> Tensor:
     return (angle - 2 * math.pi * torch.round(angle / (2 * math.pi))).abs()
 
 
-def _magnitude(parts: Tensor) -> Tensor:
-    """Size of complex numbers given as `[..., 2]`, with a gradient at zero."""
+def _magnitude(spectrum: Tensor) -> Tensor:
+    """Size of complex numbers, with a gradient at zero."""
+    parts = torch.view_as_real(spectrum)
     return (parts.square().sum(dim=-1) + _MAGNITUDE_FLOOR**2).sqrt()
 
 

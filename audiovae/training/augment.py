@@ -11,6 +11,7 @@ from torch import Tensor
 
 from audiovae.config import SpectrogramConfig
 from audiovae.spectrogram import log_mel_to_db
+from audiovae.training.crops import to_device
 
 _SILENCE_MARGIN = 0.01  # above float16's rounding of the floor
 
@@ -24,7 +25,7 @@ class _Dice:
 
     def uniform(self, low: float, high: float) -> Tensor:
         draw = torch.rand(self._shape, generator=self._generator) * (high - low) + low
-        return draw.to(self._device)
+        return to_device(draw, self._device)
 
     def happens(self, probability: float) -> Tensor:
         return self.uniform(0, 1) < probability

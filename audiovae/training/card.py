@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 
 from audiovae.checkpoint import Checkpoint, load_checkpoint
@@ -25,11 +26,17 @@ def write_model_card(run_dir: Path) -> Path:
     checkpoint = load_checkpoint(run_dir / "model.safetensors")
     _draw_curves(run_dir)
     card = run_dir / CARD_NAME
-    card.write_text(_card(checkpoint), encoding="utf-8")
+    card.write_text(model_card(checkpoint, [CURVES_NAME]), encoding="utf-8")
     return card
 
 
-def _card(checkpoint: Checkpoint) -> str:
+def model_card(checkpoint: Checkpoint, images: Sequence[str]) -> str:
+    """The text of a card, in Markdown.
+
+    Args:
+        checkpoint: Of the model file.
+        images: Names of files beside the card.
+    """
     provenance = checkpoint.provenance
     numbers = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     lines = [
@@ -64,7 +71,8 @@ def _card(checkpoint: Checkpoint) -> str:
             ],
             "",
         ]
-    return "\n".join([*lines, f"![curves]({CURVES_NAME})", ""])
+    shown = [f"![{Path(image).stem}]({image})\n" for image in images]
+    return "\n".join([*lines, *shown])
 
 
 def _draw_curves(run_dir: Path) -> None:
@@ -101,6 +109,9 @@ def _columns(path: Path) -> dict[str, tuple[list[int], list[float]]]:
         rows = list(csv.DictReader(file))
     names = [name for name in (rows[0] if rows else {}) if name != "step"]
     return {
-        name: ([int(row["step"]) for row in rows], [float(row[name]) for row in rows])
+        name: (
+            [int(row["step"]) for row in rows if row[name]],
+            [float(row[name]) for row in rows if row[name]],
+        )
         for name in names
     }

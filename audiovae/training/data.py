@@ -1,14 +1,14 @@
-"""Training data: a corpus of clips, and random crops drawn from it.
+"""Training data: a corpus of clips.
 
 There is no loader process: a corpus of waveforms or log-mels sits in memory (on a GPU, on the
-card: three hours of audio as int16 are under 1 GB), and drawing a batch is a few copies. A corpus
-larger than memory is read from shards (`shards.py`), of which only the crops are touched.
+card: three hours of audio as int16 are under 1 GB), and drawing a batch (`crops.py`) is one step
+there. A corpus larger than memory is read from shards (`shards.py`), of which only the crops are
+touched.
 """
 
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,18 +21,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiovae import audio
 from audiovae.config import SpectrogramConfig
-from audiovae.errors import AudioReadError, ConfigError
-from audiovae.spectrogram import ReadSamples, log_mel_window, num_frames
+from audiovae.errors import ConfigError
+from audiovae.spectrogram import ReadSamples, log_mel_spectrogram, log_mel_window, num_frames
+from audiovae.training.decoding import INT16_SCALE, audio_paths, decode_mono
 
-_LOG = logging.getLogger(__name__)
-_INT16_SCALE = 32767.0
 _PIECE_FRAMES = 4096
 _VALIDATION_SHARE = 0.03
 _MAX_VALIDATION_CLIPS = 48
 _MEMORY_SHARE = 0.5
-_SPILL_SHARE = 8  # a crop may reach over a clip's end by an eighth, so that ends are learnt too
 _STATISTICS_FRAMES = 4_000_000
 _MIN_DEVIATION = 0.1  # a band that hardly varies is not blown up to unit deviation
 
@@ -50,6 +47,7 @@ class Corpus:
         lengths: `[clip]`, positions of a clip, at least one.
         names: Path of each clip, relative to the corpus.
         mapped: Whether the arrays are files that should stay where they are.
+        labels: Class of each clip; empty if none is known.
     """
 
     arrays: tuple[Tensor, ...]
@@ -58,14 +56,18 @@ class Corpus:
     lengths: Tensor
     names: tuple[str, ...]
     mapped: bool = False
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def of_clips(cls, clips: Sequence[Tensor], names: Sequence[str]) -> Corpus:
-        """A corpus in memory, an array a clip."""
-        count = len(clips)
-        lengths = torch.tensor([len(clip) for clip in clips])
-        starts = torch.zeros(count, dtype=torch.long)
-        return cls(tuple(clips), torch.arange(count), starts, lengths, tuple(names))
+        """A corpus in memory: a copy of the clips, one behind the other in one array."""
+        return cls.of_array(torch.cat(list(clips)), [len(clip) for clip in clips], names)
+
+    @classmethod
+    def of_array(cls, array: Tensor, lengths: Sequence[int], names: Sequence[str]) -> Corpus:
+        """A corpus in memory, of clips that lie one behind the other in `array`."""
+        sizes = torch.tensor(lengths)
+        return cls((array,), torch.zeros_like(sizes), sizes.cumsum(0) - sizes, sizes, tuple(names))
 
     @cached_property
     def ends(self) -> Tensor:
@@ -87,7 +89,12 @@ class Corpus:
             starts=self.starts[keep],
             lengths=self.lengths[keep],
             names=tuple(self.names[index] for index in indices),
+            labels=tuple(self.labels[index] for index in indices) if self.labels else (),
         )
+
+    def labelled(self, labels: Sequence[str]) -> Corpus:
+        """The same clips with their classes."""
+        return replace(self, labels=tuple(labels))
 
     def to(self, device: torch.device) -> Corpus:
         """The corpus with its arrays on another device; mapped ones stay."""
@@ -123,47 +130,7 @@ class Corpus:
         )
 
 
-@dataclass(frozen=True)
-class Crops:
-    """A batch of crops.
-
-    Attributes:
-        data: `[batch, position, ...]` in the corpus's own type, zero beyond a clip's end.
-        lengths: `[batch]`, positions that are signal.
-    """
-
-    data: Tensor
-    lengths: Tensor
-
-
-def draw_crops(
-    corpus: Corpus, batch_size: int, crop: int, generator: torch.Generator, device: torch.device
-) -> Crops:
-    """Draw random crops, clips in proportion to their length.
-
-    Args:
-        corpus: Where from.
-        batch_size: Crops to draw.
-        crop: Positions of a crop.
-        generator: A CPU generator; its state is all the randomness there is.
-        device: Where the crops are wanted.
-    """
-    draw = torch.rand(2, batch_size, generator=generator, dtype=torch.float64)
-    clips = torch.searchsorted(corpus.ends, (draw[0] * corpus.ends[-1]).long(), right=True)
-    lengths = corpus.lengths[clips]
-    room = (lengths - crop + crop // _SPILL_SHARE).clamp(min=0) + 1
-    places = (draw[1] * room).long()
-    first = corpus.arrays[0]
-    data = first.new_zeros((batch_size, crop, *first.shape[1:]))
-    for row, (clip, place) in enumerate(zip(clips.tolist(), places.tolist(), strict=True)):
-        piece = corpus.clip(clip)[place : place + crop]
-        data[row, : len(piece)] = piece
-    return Crops(data.to(device), (lengths - places).clamp(max=crop).to(device))
-
-
-def load_waveforms(
-    directory: Path, sample_rate: int, workers: int = 2, progress: Progress | None = None
-) -> Corpus:
+def load_waveforms(directory: Path, sample_rate: int, progress: Progress | None = None) -> Corpus:
     """Decode every audio file below a directory to mono int16 at one rate.
 
     Files that are no audio are left out; unreadable ones are logged and left out.
@@ -176,9 +143,9 @@ def load_waveforms(
     clips: list[Tensor] = []
     names: list[str] = []
     total = 0
-    pool = ThreadPoolExecutor(workers)
+    pool = ThreadPoolExecutor(os.cpu_count() or 1)
     try:
-        decoded = pool.map(lambda path: _decode(path, sample_rate), paths)
+        decoded = pool.map(lambda path: decode_mono(path, sample_rate), paths)
         for done, (path, clip) in enumerate(zip(paths, decoded, strict=True), start=1):
             if clip is not None:
                 clips.append(torch.from_numpy(clip))
@@ -199,31 +166,32 @@ def load_waveforms(
             f"{directory}: expected readable audio files, got none among the {len(paths)} that "
             "are named like audio; the warnings above say why"
         )
-    return Corpus.of_clips(clips, names)
+    lengths = [len(clip) for clip in clips]
+    return Corpus.of_array(_joined(clips), lengths, names)
 
 
-def audio_paths(directory: Path) -> list[Path]:
-    """Files below a directory that are named like audio, sorted.
-
-    Raises:
-        ConfigError: If there is no directory, or none of its files is named like audio.
-    """
-    if not directory.is_dir():
-        raise ConfigError(f"{directory}: expected a directory of audio, found none; check the path")
-    found = (Path(root) / name for root, _, names in os.walk(directory) for name in names)
-    paths = sorted(path for path in found if audio.claims_to_be_audio(path))
-    if not paths:
-        raise ConfigError(f"{directory}: expected audio files, found none; check the path")
-    return paths
+def _joined(clips: list[Tensor]) -> Tensor:
+    """All clips in one array; the list is emptied on the way, so that nothing is held twice."""
+    array = clips[0].new_empty(sum(len(clip) for clip in clips))  # memory is taken when written to
+    end = len(array)
+    while clips:
+        clip = clips.pop()
+        array[end - len(clip) : end] = clip
+        end -= len(clip)
+    return array
 
 
 def log_mel_pieces(
-    read: ReadSamples, num_samples: int, config: SpectrogramConfig
+    read: ReadSamples,
+    num_samples: int,
+    config: SpectrogramConfig,
+    first_frame: int = 0,
+    last_frame: int | None = None,
 ) -> Iterator[Tensor]:
-    """Log-mel of a mono signal as float16 `[frame, mel]`, in order, 48 s at a time."""
-    total = num_frames(num_samples, config)
-    for first in range(0, total, _PIECE_FRAMES):
-        last = min(first + _PIECE_FRAMES, total)
+    """Log-mel of a range of a mono signal as float16 `[frame, mel]`, in order, 48 s at a time."""
+    stop = num_frames(num_samples, config) if last_frame is None else last_frame
+    for first in range(first_frame, stop, _PIECE_FRAMES):
+        last = min(first + _PIECE_FRAMES, stop)
         yield log_mel_window(read, num_samples, first, last, config)[0].T.half()
 
 
@@ -232,6 +200,10 @@ def log_mel_corpus(waveforms: Corpus, config: SpectrogramConfig) -> Corpus:
     clips = []
     for index in range(len(waveforms.names)):
         clip = waveforms.clip(index)
+        if clip.is_cuda:  # its spectrogram is made there, in blocks; memory holds the samples
+            log_mel = log_mel_spectrogram(to_float(clip)[None], config)
+            clips.append(log_mel[0].T.half())
+            continue
 
         def read(start: int, stop: int, clip: Tensor = clip) -> NDArray[np.float32]:
             samples: NDArray[np.float32] = to_float(clip[start:stop])[None].numpy()
@@ -243,7 +215,7 @@ def log_mel_corpus(waveforms: Corpus, config: SpectrogramConfig) -> Corpus:
 
 def to_float(samples: Tensor) -> Tensor:
     """Samples of a waveform corpus as float32 in [-1, 1]."""
-    return samples.float() / _INT16_SCALE
+    return samples.float() / INT16_SCALE
 
 
 def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tensor, Tensor]:
@@ -258,7 +230,7 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
     for index in sorted(range(len(corpus.names)), key=lambda i: _name_rank(corpus.names[i])):
         clip = corpus.clip(index)
         for first in range(0, len(clip), _PIECE_FRAMES):
-            values = clip[first : first + _PIECE_FRAMES].double().cpu()
+            values = clip[first : first + _PIECE_FRAMES, : config.num_mels].double().cpu()
             total += values.sum(dim=0)
             squares += values.square().sum(dim=0)
             count += len(values)
@@ -269,21 +241,6 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
     if float(variance.max()) < 1e-6 and float(mean.max()) < config.log_floor + 0.1:
         raise ConfigError("expected training audio with sound in it, got silence only")
     return mean.float(), variance.sqrt().clamp(min=_MIN_DEVIATION).float()
-
-
-def _decode(path: Path, sample_rate: int) -> NDArray[np.int16] | None:
-    """Mono int16 of a file, a piece at a time; None (and a warning) if it cannot be read."""
-    try:
-        with audio.ResampledReader(path, sample_rate) as reader:
-            samples = np.empty(reader.num_samples, np.int16)
-            for start in range(0, len(samples), _PIECE_FRAMES * 512):
-                stop = min(start + _PIECE_FRAMES * 512, len(samples))
-                scaled = np.round(reader.read(start, stop).mean(axis=0) * _INT16_SCALE)
-                samples[start:stop] = np.clip(scaled, -32768, 32767)
-    except AudioReadError as error:
-        _LOG.warning("left out of training: %s", error)
-        return None
-    return samples
 
 
 def _memory_bytes() -> float:

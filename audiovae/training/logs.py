@@ -24,23 +24,28 @@ class CsvLog:
             return
         self._columns = list(rows[0])
         self.last_step = int(rows[-1]["step"])
+        self._rewrite(rows)
+
+    def write(self, step: int, row: Mapping[str, float]) -> None:
+        """Append a row; a column that is new stays empty in the rows before."""
+        new = [name for name in ("step", *row) if name not in self._columns]
+        if new:
+            self._columns += new
+            self._rewrite(_whole_rows(self._path, step - 1) if self._path.is_file() else [])
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
+            writer.writerow({"step": step, **{k: f"{v:.6g}" for k, v in row.items()}})
+        self.last_step = step
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        """Write the whole file, atomically."""
         content = io.StringIO(newline="")
         writer = csv.DictWriter(content, self._columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        temporary = path.with_name(path.name + ".tmp")
+        temporary = self._path.with_name(self._path.name + ".tmp")
         temporary.write_text(content.getvalue(), encoding="utf-8", newline="")
-        os.replace(temporary, path)
-
-    def write(self, step: int, row: Mapping[str, float]) -> None:
-        """Append a row; the first row names the columns."""
-        with self._path.open("a", newline="", encoding="utf-8") as file:
-            if not self._columns:
-                self._columns = ["step", *row]
-                csv.writer(file, lineterminator="\n").writerow(self._columns)
-            writer = csv.DictWriter(file, self._columns, extrasaction="ignore", lineterminator="\n")
-            writer.writerow({"step": step, **{k: f"{v:.6g}" for k, v in row.items()}})
-        self.last_step = step
+        os.replace(temporary, self._path)
 
 
 def _whole_rows(path: Path, step: int) -> list[dict[str, str]]:

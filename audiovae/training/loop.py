@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -55,8 +55,10 @@ class TrainingTask(Protocol):
     config: ModelConfig
     networks: Mapping[str, nn.Module]
     """Networks by name; each has its own optimiser."""
+    averaged: Collection[str]
+    """Names of the networks that are averaged, measured and written."""
 
-    def updates(self, generator: torch.Generator) -> Iterator[Update]:
+    def updates(self, generator: torch.Generator, progress: Progress) -> Iterator[Update]:
         """Losses of one step, each optimised before the next is asked for."""
         ...
 
@@ -124,13 +126,14 @@ class _Run:
         resume: bool,
     ) -> None:
         self.task, self.config, self.run_dir = task, task.config.training, run_dir
-        self.state, self._watcher = RunState(task.networks, self.config, device), watcher
+        self.state = RunState(task.networks, task.averaged, self.config, device)
+        self._watcher = watcher
         if resume:
             self.state.restore(run_dir)
         progress = self.state.progress
         self._log = CsvLog(run_dir / "metrics.csv", progress.step)
         self._validation_log = CsvLog(run_dir / "validation.csv", progress.step)
-        self._skipped_in_a_row = 0
+        self._skips = _Skips(progress.skipped, self.config.skip_gradient_above, device)
         self._last_logged = (progress.step, progress.seconds)
         self._last_saved = time.monotonic()
         self._started = self._last_saved - progress.seconds
@@ -170,19 +173,18 @@ class _Run:
 
     def _step(self) -> dict[str, Tensor]:
         """One step of every network; metrics are left on the device."""
-        progress = self.state.progress
-        rate = learning_rate(self.config, progress.step, progress.fraction)
         metrics: dict[str, Tensor] = {}
-        for update in self.task.updates(self.state.generator):
-            norm = self._optimise(update, rate)
+        for update in self.task.updates(self.state.generator, self.state.progress):
+            norm = self._optimise(update)
             metrics |= update.metrics
             metrics[f"gradient_norm_{update.network}"] = norm
-        progress.step += 1
+        self.state.progress.step += 1
         return metrics
 
     def _write_metrics(self, metrics: Mapping[str, Tensor]) -> None:
         progress = self.state.progress
         progress.training_metrics = {name: float(value) for name, value in metrics.items()}
+        progress.skipped = self._skips.total(progress.step)
         times = {"seconds": progress.seconds, "steps_per_second": progress.steps_per_second}
         row = {**times, **progress.training_metrics, "skipped": progress.skipped}
         self._log.write(progress.step, row)
@@ -198,36 +200,27 @@ class _Run:
         self._watcher.validated(progress.step, result)
 
     def _save(self) -> None:
+        self.state.progress.skipped = self._skips.total(self.state.progress.step)
         self.state.save(self.run_dir)
         self._last_saved = time.monotonic()
 
-    def _optimise(self, update: Update, rate: float) -> Tensor:
+    def _optimise(self, update: Update) -> Tensor:
+        """One step of one network; nothing here waits for the device."""
         network = self.task.networks[update.network]
         optimiser = self.state.optimisers[update.network]
         optimiser.zero_grad(set_to_none=True)
         update.loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(network.parameters(), self.config.gradient_clip)
-        if not float(norm) < self.config.skip_gradient_above:  # also true of NaN
-            self._skip(float(norm))
-            return norm
-        self._skipped_in_a_row = 0
+        count, fraction = self.state.updates[update.network], self.state.progress.fraction
         for group in optimiser.param_groups:
-            group["lr"] = rate
+            group["lr"] = learning_rate(self.config, count, fraction)
+        # The fused kernels leave everything as it is where this is 1, as for a gradient scaler.
+        optimiser.found_inf = self._skips.note(norm)  # type: ignore[attr-defined]
         optimiser.step()
-        self._average(update.network)
+        self.state.updates[update.network] += 1
+        if update.network in self.state.averages:
+            self._average(update.network)
         return norm
-
-    def _skip(self, norm: float) -> None:
-        progress = self.state.progress
-        progress.skipped += 1
-        self._skipped_in_a_row += 1
-        if self._skipped_in_a_row >= _MAX_SKIPS_IN_A_ROW:
-            raise ConfigError(
-                f"expected gradients below {self.config.skip_gradient_above}, got "
-                f"{_MAX_SKIPS_IN_A_ROW} updates in a row above it (norm {norm:.3g} at step "
-                f"{progress.step}): the training diverged; lower training.learning_rate, or "
-                "raise training.skip_gradient_above"
-            )
 
     @torch.no_grad()
     def _average(self, name: str) -> None:
@@ -243,9 +236,41 @@ class _Run:
             kept.copy_(current)
 
 
-def learning_rate(config: TrainingConfig, step: int, fraction: float) -> float:
-    """Linear warm-up over steps, then a cosine over the run's fraction."""
-    warm = min(1.0, (step + 1) / max(config.warmup_steps, 1))
+class _Skips:
+    """Counts updates that are left out because of their gradient, on the device."""
+
+    def __init__(self, total: int, limit: float, device: torch.device) -> None:
+        self._limit = limit
+        self._total = torch.full((), total, dtype=torch.long, device=device)
+        self._in_a_row = torch.zeros_like(self._total)
+        self._norm = torch.zeros((), device=device)
+
+    def note(self, norm: Tensor) -> Tensor:
+        """1.0 if an update with a gradient of this norm is to be left out, else 0.0."""
+        bad = ~(norm < self._limit)  # also true of NaN
+        self._total += bad
+        self._in_a_row = (self._in_a_row + 1) * bad
+        self._norm = norm
+        return bad.float()
+
+    def total(self, step: int) -> int:
+        """Updates left out so far; waits for the device.
+
+        Raises:
+            ConfigError: If the last ones all were.
+        """
+        if int(self._in_a_row) >= _MAX_SKIPS_IN_A_ROW:
+            raise ConfigError(
+                f"expected gradients below {self._limit}, got {int(self._in_a_row)} updates in a "
+                f"row above it (norm {float(self._norm):.3g} at step {step}): the training "
+                "diverged; lower training.learning_rate, or raise training.skip_gradient_above"
+            )
+        return int(self._total)
+
+
+def learning_rate(config: TrainingConfig, updates: int, fraction: float) -> float:
+    """Linear warm-up over a network's updates, then a cosine over the run's fraction."""
+    warm = min(1.0, (updates + 1) / max(config.warmup_steps, 1))
     cosine = 0.5 * (1 + math.cos(math.pi * min(fraction, 1.0)))
     floor = config.final_learning_rate_ratio
     return config.learning_rate * warm * (floor + (1 - floor) * cosine)

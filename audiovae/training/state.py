@@ -6,7 +6,7 @@ import copy
 import math
 import os
 import pickle
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,18 +55,30 @@ class Progress:
 
 
 class RunState:
-    """Networks, their averages and optimisers, randomness and progress."""
+    """Networks, averages of some of them, optimisers, randomness and progress."""
 
     def __init__(
-        self, networks: Mapping[str, nn.Module], config: TrainingConfig, device: torch.device
+        self,
+        networks: Mapping[str, nn.Module],
+        averaged: Collection[str],
+        config: TrainingConfig,
+        device: torch.device,
     ) -> None:
-        """Begin a run: averages are the networks themselves, progress is none."""
+        """Begin a run: averages are the networks themselves, progress is none.
+
+        Args:
+            networks: By name.
+            averaged: Names of those whose weights are averaged.
+            config: Seed and optimiser settings.
+            device: Where the networks are.
+        """
         self.networks, self.device = networks, device
         self.progress = Progress()
+        self.updates = dict.fromkeys(networks, 0)
+        """Updates of each network so far; one that joins late warms up late."""
         self.generator = torch.Generator().manual_seed(config.seed)
         self.averages: dict[str, nn.Module] = {
-            name: copy.deepcopy(network).eval().requires_grad_(False)
-            for name, network in networks.items()
+            name: copy.deepcopy(networks[name]).eval().requires_grad_(False) for name in averaged
         }
         self.optimisers = {
             name: torch.optim.AdamW(
@@ -86,6 +98,7 @@ class RunState:
             "step": self.progress.step,
             "seconds": self.progress.seconds,
             "skipped": self.progress.skipped,
+            "updates": self.updates,
             "networks": {n: m.state_dict() for n, m in self.networks.items()},
             "averages": {n: m.state_dict() for n, m in self.averages.items()},
             "optimisers": {n: o.state_dict() for n, o in self.optimisers.items()},
@@ -111,7 +124,8 @@ class RunState:
         try:
             for name, network in self.networks.items():
                 network.load_state_dict(state["networks"][name])
-                self.averages[name].load_state_dict(state["averages"][name])
+                if name in self.averages:
+                    self.averages[name].load_state_dict(state["averages"][name])
                 self.optimisers[name].load_state_dict(state["optimisers"][name])
         except (RuntimeError, KeyError, ValueError) as error:
             reason = str(error).splitlines()[-1].strip()
@@ -124,6 +138,8 @@ class RunState:
         if self.device.type == "cuda" and len(state["cuda_random"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda_random"]])
         self.progress = Progress(state["step"], state["seconds"], state["skipped"])
+        # A state of a version that counted steps only is of one network that had them all.
+        self.updates = state.get("updates", dict.fromkeys(self.networks, state["step"]))
 
 
 def save_run_config(config: ModelConfig, run_dir: Path) -> None:
@@ -153,6 +169,8 @@ def resumed_config(config: ModelConfig, run_dir: Path) -> ModelConfig:
             f"{path}: expected the config of the run, got a damaged one ({reason}); "
             "put it back, or start anew in another directory"
         ) from None
+    if config.label and own.label and not config.label.classes:  # they came from the data
+        config = config.model_copy(update={"label": own.label})
     flags = {name: getattr(own.training, name) for name in _FLAGS}
     wanted = config.model_copy(update={"training": config.training.model_copy(update=flags)})
     difference = _first_difference(own.model_dump(mode="json"), wanted.model_dump(mode="json"))

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from audiovae.checkpoint import Provenance, QualityPoint, save_vae
 from audiovae.chunks import pad_frames, padded_frames
 from audiovae.config import ModelConfig
-from audiovae.latents import Conditions
-from audiovae.models.hvae import HVAE, VAEOutput
+from audiovae.models.hvae import HVAE
+from audiovae.models.output import VAEOutput
 from audiovae.objectives.elbo import elbo_terms
 from audiovae.training.augment import augment_log_mel
-from audiovae.training.data import Corpus, draw_crops, log_mel_statistics
+from audiovae.training.compiling import compiled
+from audiovae.training.conditions import ConditionSource
+from audiovae.training.crops import draw_crops
+from audiovae.training.data import Corpus, log_mel_statistics
 from audiovae.training.figures import save_spectrogram_pairs
 from audiovae.training.loop import Update, Validation
 from audiovae.training.precision import autocast
@@ -66,23 +69,25 @@ class VAETask:
         self.model.mel_deviation.copy_(deviation)
         self.model.to(device)
         self.networks: Mapping[str, nn.Module] = {"vae": self.model}
+        self.averaged = ("vae",)
         self._train, self._validation = train.to(device), validation
-        self._forward = self.model.__call__
-        if config.training.compile and device.type == "cuda":
-            self._forward = torch.compile(self.model)
+        self._train_conditions = ConditionSource(config, train, device)
+        self._validation_conditions = ConditionSource(config, validation, device)
+        self._forward = compiled(self.model.forward, config.training, device)
 
-    def updates(self, generator: torch.Generator) -> Iterator[Update]:
+    def updates(self, generator: torch.Generator, progress: Progress) -> Iterator[Update]:
         """One ELBO step on a batch of random crops."""
         training = self.config.training
         crops = draw_crops(
             self._train, training.batch_size, training.crop_frames, generator, self.device
         )
-        log_mel = crops.data.float().transpose(1, 2)  # [batch, mel, frame]
+        log_mel = self._log_mel_of(crops.data)
         log_mel = augment_log_mel(log_mel, self.config.spectrogram, generator)
-        conditions = self._draw_conditions(generator)
+        conditions = self._train_conditions.draw(crops, generator)
         with autocast(training, self.device):
             output: VAEOutput = self._forward(log_mel, crops.lengths, conditions)
-        terms = elbo_terms(self.model, log_mel, output, self.config.objective)
+        objective = self.config.objective.at(progress.fraction)
+        terms = elbo_terms(self.model, log_mel, output, objective)
         kbps = terms.rate_bits_per_frame.detach() * self._kbps_per_bit_a_frame()
         yield Update(
             "vae",
@@ -151,32 +156,29 @@ class VAETask:
         self, model: HVAE, log_lambda: float | None
     ) -> list[tuple[Tensor, VAEOutput]]:
         """The first seconds of every validation clip, in batches of equal shape."""
-        clips = [
-            self._validation.clip(i)[:_VALIDATION_FRAMES]
-            for i in range(len(self._validation.names))
-        ]
-        clips.sort(key=len, reverse=True)
+        lengths = self._validation.lengths.clamp(max=_VALIDATION_FRAMES)
+        order = lengths.argsort(descending=True, stable=True).tolist()
         outputs = []
-        for first in range(0, len(clips), _VALIDATION_BATCH):
-            batch = clips[first : first + _VALIDATION_BATCH]
-            shape = padded_frames(len(batch[0]))
-            log_mel = torch.stack([pad_frames(clip.float().T, shape) for clip in batch])
-            log_mel = log_mel.to(self.device)
-            lengths = torch.tensor([len(clip) for clip in batch], device=self.device)
-            conditions = Conditions()
-            if log_lambda is not None:
-                conditions = Conditions(torch.full(lengths.shape, log_lambda, device=self.device))
+        for first in range(0, len(order), _VALIDATION_BATCH):
+            batch = order[first : first + _VALIDATION_BATCH]
+            counts = lengths[batch].to(self.device)
+            frames = self._padded_clips(batch, padded_frames(int(counts.max())))
+            log_mel = self._log_mel_of(frames)
+            conditions = self._validation_conditions.of(batch, frames, log_lambda)
             with autocast(self.config.training, self.device):
-                outputs.append((log_mel, model.encode(log_mel, lengths, conditions)))
+                outputs.append((log_mel, model.encode(log_mel, counts, conditions)))
         return outputs
 
-    def _draw_conditions(self, generator: torch.Generator) -> Conditions:
-        quality = self.config.quality
-        if quality is None:
-            return Conditions()
-        low, high = math.log(quality.min_lambda), math.log(quality.max_lambda)
-        draw = torch.rand(self.config.training.batch_size, generator=generator)
-        return Conditions((low + (high - low) * draw).to(self.device))
+    def _padded_clips(self, clips: Sequence[int], frames: int) -> Tensor:
+        """The beginnings of validation clips, `[batch, frame, column]`."""
+        beginnings = [self._validation.clip(i)[:_VALIDATION_FRAMES].float().T for i in clips]
+        padded = torch.stack([pad_frames(clip, frames) for clip in beginnings])
+        return padded.transpose(1, 2).to(self.device)
+
+    def _log_mel_of(self, frames: Tensor) -> Tensor:
+        """`[batch, mel, frame]` of `[batch, frame, column]`; behind the bands may be a pitch."""
+        num_mels = self.config.spectrogram.num_mels
+        return frames[..., :num_mels].float().transpose(1, 2)
 
     def _lambda_grid(self) -> list[float | None]:
         """Log lambdas of the curve; one None for a model without the conditioning."""
@@ -191,7 +193,9 @@ class VAETask:
 
 
 def _active_units(model: HVAE, outputs: list[VAEOutput]) -> tuple[dict[str, float], list[str]]:
-    """How many channels of each level carry anything, and a warning for a level where none does."""
+    """How many units of each level carry anything, and a warning for a level where none does."""
+    if not model.bottlenecks()[0].has_rate:
+        return {}, []
     names = model.level_names()
     used = dict.fromkeys(names, 0)
     available = dict.fromkeys(names, 0)
@@ -199,13 +203,13 @@ def _active_units(model: HVAE, outputs: list[VAEOutput]) -> tuple[dict[str, floa
         bits = torch.stack([o.group_bits[index].sum(dim=(0, 2)) for o in outputs]).sum(dim=0)
         stride = model.level_strides()[level]
         steps = sum(float((o.latents.num_frames / stride).sum()) for o in outputs)
-        nats = bits * _NATS_PER_BIT / steps  # [channel]
+        nats = bits * _NATS_PER_BIT / steps  # [unit]
         used[names[level]] += int((nats >= _ACTIVE_UNIT_NATS).sum())
         available[names[level]] += len(nats)
     warnings = [
-        f"level {name} has collapsed: none of its {available[name]} channels carries "
-        f"{_ACTIVE_UNIT_NATS} nats a step; train longer, lower objective.beta, or raise "
-        "quality.max_lambda"
+        f"level {name} has collapsed: none of its {available[name]} units carries "
+        f"{_ACTIVE_UNIT_NATS} nats a step; train longer, lower objective.beta, lengthen "
+        "objective.beta_warmup, or raise quality.max_lambda"
         for name in names
         if used[name] == 0
     ]

@@ -19,6 +19,7 @@ from audiovae.reconstruct import Reconstructor
 from audiovae.sources import CompressedSound
 from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db
 from audiovae.stretches import Coding, Signal, Stopwatch, Stretch
+from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from pipelines.evaluation.clips import ClipFile
 from pipelines.evaluation.opus import OPUS_KBPS, OpusEncoder
 
@@ -78,12 +79,14 @@ class Bench:
         max_seconds: float | None,
         with_visqol: bool,
         is_stopped: Callable[[], bool],
+        polish_steps: int = DEFAULT_POLISH_STEPS,
     ) -> None:
         self._model, self._qualities, self._opus = model, qualities, opus
         self._max_seconds, self._with_visqol = max_seconds, with_visqol
         self._is_stopped = is_stopped
         device = str(model.device)
-        self._vocoder = Reconstructor(model, device=device) if model.vocoder is not None else None
+        vocode = Reconstructor(model, device=device, polish_steps=polish_steps)
+        self._vocoder = vocode if model.vocoder is not None else None
         self._griffin_lim = Reconstructor(replace(model, vocoder=None), device=device)
 
     def run(self, file: ClipFile) -> list[Row]:

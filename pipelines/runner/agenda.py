@@ -2,14 +2,15 @@
 
 Short files travel in packs of 60 to 120 s of audio, so that 100 000 tiny files are not 100 000
 units; a long file is cut into spans, so that ten hours cost no more memory than a minute, and
-its parts are put together by a last unit. What is packed together, and when, never changes the
-bytes of an output.
+its parts are put together by a last unit. Packs and parts take turns, so that short files are not
+held up by a long one before them, nor long ones left to the end, when other workers are idle.
+What is packed together, and when, never changes the bytes of an output.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Final
@@ -47,13 +48,16 @@ class Agenda:
     """Hands out units and learns from their outcomes what is ready next.
 
     Args:
-        tasks: Files to be done, in plan order; read lazily.
+        tasks: Files to be done, in plan order.
         pack_seconds: A pack is closed once it holds this much audio.
     """
 
-    def __init__(self, tasks: Iterable[Task], pack_seconds: float = MIN_PACK_SECONDS) -> None:
+    def __init__(self, tasks: Sequence[Task], pack_seconds: float = MIN_PACK_SECONDS) -> None:
         self._numbers = count()
-        self._units = _units(tasks, min(pack_seconds, MIN_PACK_SECONDS), self._numbers)
+        self._units = _taking_turns(
+            _parts(tasks, self._numbers),
+            _packs(tasks, min(pack_seconds, MIN_PACK_SECONDS), self._numbers),
+        )
         self._ready: deque[Unit] = deque()
         self._long_files: dict[str, _LongFile] = {}
 
@@ -95,13 +99,17 @@ class Agenda:
             self._ready.append(Assembly(next(self._numbers), file.task, reports))
 
 
-def _units(tasks: Iterable[Task], pack_seconds: float, numbers: Iterator[int]) -> Iterator[Unit]:
+def _parts(tasks: Sequence[Task], numbers: Iterator[int]) -> Iterator[Unit]:
+    for task in tasks:
+        for index in range(len(task.spans)):
+            yield Part(next(numbers), task, index)
+
+
+def _packs(tasks: Sequence[Task], pack_seconds: float, numbers: Iterator[int]) -> Iterator[Unit]:
     packed: list[Task] = []
     seconds = 0.0
     for task in tasks:
         if task.spans:
-            for index in range(len(task.spans)):
-                yield Part(next(numbers), task, index)
             continue
         if packed and seconds + task.load_seconds > MAX_PACK_SECONDS:
             yield Pack(next(numbers), tuple(packed))
@@ -113,3 +121,13 @@ def _units(tasks: Iterable[Task], pack_seconds: float, numbers: Iterator[int]) -
             packed, seconds = [], 0.0
     if packed:
         yield Pack(next(numbers), tuple(packed))
+
+
+def _taking_turns(*sources: Iterator[Unit]) -> Iterator[Unit]:
+    waiting = deque(sources)
+    while waiting:
+        source = waiting.popleft()
+        for unit in source:
+            yield unit
+            waiting.append(source)
+            break

@@ -8,28 +8,32 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
+import secrets
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import audiovae
 from audiovae.commands import ExitStatus, Interrupted, complain, one_line
+from audiovae.pretrained import PRETRAINED_DIR, find_checkpoint
+from pipelines.runner.desk import MANIFEST_NAME, REPORT_NAME, Books, books_to_read, open_desk
 from pipelines.runner.driver import Driver
+from pipelines.runner.executor import Executor, choose_executor, set_ray_environment
+from pipelines.runner.ferry import FerryPlace, ferried
 from pipelines.runner.inputs import Source, locate, survey
-from pipelines.runner.ledger import MANIFEST_NAME, Ledger
-from pipelines.runner.local import LocalRunner, default_workers, resolve_device
-from pipelines.runner.lock import OutputLock
+from pipelines.runner.ledger import Ledger
+from pipelines.runner.local import LocalRunner, available_cores, default_workers, resolve_device
 from pipelines.runner.plan import OutputGuard, examine
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
 from pipelines.runner.stopping import FatalProblem, LogFile, StopRequest
+from pipelines.runner.storage import WORK_DIR_NAME, Storage, open_storage, require_shared
 from pipelines.runner.summary import SUMMARY_NAME, RunFacts, Totals, add_up, write_summary
 from pipelines.runner.units import FileFailed, FileSkipped, Span, Task
-from pipelines.runner.worker import WORK_DIR_NAME, Workplace
+from pipelines.runner.worker import Workplace
 
 if TYPE_CHECKING:
     from audiovae.audio import AudioInfo
@@ -46,13 +50,14 @@ class BatchOptions:
 
     input: str
     recipe: Recipe
-    output_dir: Path | None = None
-    executor: Literal["auto", "local"] = "auto"
+    output_dir: Path | str | None = None
+    executor: Executor = "auto"
     num_workers: int | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     overwrite: bool = False
     allow_errors: bool = False
     dry_run: bool = False
+    report: bool = True
 
 
 def run_batch(options: BatchOptions) -> ExitStatus:
@@ -64,32 +69,35 @@ def run_batch(options: BatchOptions) -> ExitStatus:
         Interrupted: If it was asked to stop; a rerun continues it.
     """
     source = locate(options.input)
-    output_dir = Path(os.path.abspath(options.output_dir or source.default_output))
-    found = survey(source, output_dir)
+    output = open_storage(str(options.output_dir or source.default_output))
+    found = survey(source, output)
+    recipe_key = options.recipe.key
     if options.dry_run:
-        ledger = Ledger(output_dir, found, options.recipe.key, same_root=True)
-        return _Batch(options, source, output_dir, ledger).rehearse()
+        with books_to_read(output) as books:
+            ledger = Ledger(books, found, recipe_key, same_root=True)
+            return _Batch(options, source, output, books, ledger).rehearse()
     with (
         StopRequest() as stop,
-        OutputLock(output_dir, source.root) as lock,
-        LogFile(output_dir / LOG_NAME),
+        open_desk(output, source.storage.name, (LOG_NAME, REPORT_NAME, SUMMARY_NAME)) as desk,
+        LogFile(desk.folder / LOG_NAME),
     ):
-        same_root = lock.previous_root in ("", str(source.root))
-        ledger = Ledger(output_dir, found, options.recipe.key, same_root=same_root)
-        return _Batch(options, source, output_dir, ledger).run(stop)
+        same_root = desk.previous_root in ("", source.storage.name)
+        ledger = Ledger(desk, found, recipe_key, same_root=same_root)
+        return _Batch(options, source, output, desk, ledger).run(stop)
 
 
 class _Batch:
     """One batch: what its steps share."""
 
     def __init__(
-        self, options: BatchOptions, source: Source, output_dir: Path, ledger: Ledger
+        self, options: BatchOptions, source: Source, output: Storage, books: Books, ledger: Ledger
     ) -> None:
         self._options = options
         self._source = source
-        self._output_dir = output_dir
+        self._output = output
+        self._books = books
         self._ledger = ledger
-        self._summary = output_dir / SUMMARY_NAME
+        self._summary = books.folder / SUMMARY_NAME
         self._facts = RunFacts(executor="local")
 
     def rehearse(self) -> ExitStatus:
@@ -101,7 +109,7 @@ class _Batch:
         sys.stdout.write(
             f"would do {len(tasks)} files ({duration(sum(t.seconds for t in tasks))} of audio); "
             f"{done} are done, {skipped} skipped, {counts['error'] + len(failed)} refused\n"
-            f"outputs: {one_line(self._output_dir)}\n"
+            f"outputs: {one_line(self._output.name)}\n"
         )
         for task in tasks[:_NAMED_AT_MOST]:
             outputs = ", ".join(path for _, path in self._options.recipe.outputs_for(task.path))
@@ -139,11 +147,11 @@ class _Batch:
         """Split what is pending into work and what is settled without any."""
         options = self._options
         guard = OutputGuard(
-            self._output_dir, options.recipe, options.overwrite, self._ledger.known_outputs
+            self._output.exists, options.recipe, options.overwrite, self._ledger.known_outputs
         )
         tasks: list[Task] = []
         refused: list[FileFailed | FileSkipped] = []
-        for verdict in examine(self._ledger.pending(), self._source.root, guard, plan_spans):
+        for verdict in examine(self._ledger.pending(), self._source.storage, guard, plan_spans):
             if isinstance(verdict, Task):
                 tasks.append(verdict)
             else:
@@ -151,16 +159,52 @@ class _Batch:
         return tasks, refused
 
     def _work(self, tasks: Sequence[Task], stop: StopRequest) -> None:
-        recipe = self._options.recipe
+        options = self._options
+        num_workers = options.num_workers or available_cores()
+        load = sum(task.load_seconds for task in tasks)
+        choice = choose_executor(options.executor, load, num_workers)
+        if choice.executor == "ray":
+            require_shared(self._source.storage, self._output)
+        sys.stderr.write(f"executor={choice.executor} because={choice.why!r}\n")
+        (self._work_on_ray if choice.executor == "ray" else self._work_here)(tasks, stop)
+
+    def _work_here(self, tasks: Sequence[Task], stop: StopRequest) -> None:
         device = resolve_device(self._options.device)
-        worker = Workplace(self._source.root, self._output_dir, recipe, device).open()
+        worker = self._workplace(device, is_shared=False).open()
         num_workers = self._options.num_workers or default_workers(device)
         self._facts = RunFacts("local", device, num_workers, worker.model_name, worker.model_id)
         with LocalRunner(worker, num_workers) as runner:
-            Driver(self._ledger, recipe, runner, self._facts, stop).run(tasks)
+            Driver(self._ledger, self._options.recipe, runner, self._facts, stop).run(tasks)
+
+    def _work_on_ray(self, tasks: Sequence[Task], stop: StopRequest) -> None:
+        set_ray_environment()
+        from pipelines.runner.ray_cluster import RayRunner
+        from pipelines.runner.ray_layout import living_nodes, plan_layout
+        from pipelines.runner.ray_session import RaySession
+
+        options = self._options
+        with RaySession(options.num_workers or available_cores(), stop):
+            nodes = list(living_nodes().values())
+            layout = plan_layout(nodes, options.device, options.num_workers)
+            self._facts = RunFacts("ray", layout.device)
+            place = self._workplace(layout.device, is_shared=True)
+            with RayRunner(place, layout, self._facts, stop) as runner:
+                Driver(self._ledger, options.recipe, runner, self._facts, stop).run(tasks)
+
+    def _workplace(self, device: str, *, is_shared: bool) -> Workplace | FerryPlace:
+        """Where this run's workers work, wherever they are; its work folder is ready."""
+        recipe = self._options.recipe
+        weights = find_checkpoint(recipe.checkpoint)
+        if not weights.is_relative_to(PRETRAINED_DIR):  # a name means the same everywhere
+            recipe = replace(recipe, checkpoint=os.path.abspath(weights))
+        run = secrets.token_hex(8)
+        source, output = self._source.storage, self._output
+        folders = (source.directory or Path(), output.directory or Path())
+        place = Workplace(*folders, recipe, device, run)
+        return ferried(place, source, output, is_shared=is_shared)
 
     def _clear_work_dir(self) -> None:
-        shutil.rmtree(self._output_dir / WORK_DIR_NAME, ignore_errors=True)
+        self._output.remove_tree(WORK_DIR_NAME)
 
     def _explain_missing(self, missing: Sequence[str], stopped: bool) -> None:
         """Inputs have no row: somebody said stop, or else there is a fault in this program."""
@@ -176,14 +220,20 @@ class _Batch:
 
     def _still_there(self, path: str) -> bool:
         """Whether an input outside this plan still exists, so that its row is worth keeping."""
-        return os.path.lexists(self._source.root / path)
+        return self._source.storage.exists(path)
 
     def _conclude(self) -> None:
         """Write report and summary, and say where everything is."""
         totals = add_up(self._ledger.rows())
-        root, recipe = self._source.root, self._options.recipe
         report = self._write_report(totals)
-        write_summary(self._output_dir, root, recipe, audiovae.__version__, totals, self._facts)
+        write_summary(
+            self._books.folder,
+            (self._source.storage.name, self._output.name),
+            self._options.recipe,
+            audiovae.__version__,
+            totals,
+            self._facts,
+        )
         facts = self._facts
         if facts.files:
             sys.stdout.write(
@@ -192,20 +242,22 @@ class _Batch:
             )
         sys.stdout.write(
             f"in all: {totals.ok} ok, {totals.error} failed, {totals.skipped} skipped\n"
-            f"outputs: {one_line(self._output_dir)}\n"
+            f"outputs: {one_line(self._output.name)}\n"
         )
         if report is not None:
-            sys.stdout.write(f"report: {one_line(report)}\n")
+            sys.stdout.write(f"report: {one_line(f'{self._output.name}/{report.name}')}\n")
 
     def _write_report(self, totals: Totals) -> Path | None:
         """A report that fails does not fail the batch, whose outputs are all in place."""
+        if not self._options.report:
+            return None
         from pipelines.report import write_report
 
         try:
             return write_report(
-                self._output_dir,
+                self._books.folder,
                 self._source.title,
-                self._source.root,
+                (self._source.storage, self._output),
                 self._options.recipe,
                 self._ledger.rows,
                 totals,
@@ -213,7 +265,7 @@ class _Batch:
             )
         except Exception as error:
             _logger.exception("report=failed")
-            complain(f"could not write the report ({error}); see {self._output_dir / LOG_NAME}")
+            complain(f"could not write the report ({error}); see {self._output.name}/{LOG_NAME}")
             return None
 
     def _say_nothing_to_do(self) -> None:
@@ -231,7 +283,7 @@ class _Batch:
         for row in islice(self._ledger.rows("error"), _NAMED_AT_MOST):
             sys.stderr.write(f"failed: {one_line(row['path'])}: {row['error']}: {row['reason']}\n")
         if failed > _NAMED_AT_MOST:
-            manifest = one_line(self._output_dir / MANIFEST_NAME)
+            manifest = one_line(f"{self._output.name}/{MANIFEST_NAME}")
             sys.stderr.write(f"failed: and {failed - _NAMED_AT_MOST} more; see {manifest}\n")
         if failed and not self._options.allow_errors:
             return ExitStatus.FAILED_INPUTS
@@ -239,9 +291,9 @@ class _Batch:
 
 
 class _LazySpanPlanner:
-    """`audiovae.transform.plan_spans`, imported (with torch) when the first file needs it."""
+    """`audiovae.sources.plan_spans`, imported (with torch) when the first file needs it."""
 
     def __call__(self, info: AudioInfo) -> tuple[Span, ...]:
-        from audiovae.transform import plan_spans
+        from audiovae.sources import plan_spans
 
         return plan_spans(info)

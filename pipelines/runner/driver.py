@@ -61,7 +61,7 @@ class Driver:
         )
         # Packs shrink for a small job so that every worker gets some; bytes do not depend on it.
         load = sum(task.load_seconds for task in tasks)
-        share = load / (self._runner.capacity * _PACKS_PER_WORKER)
+        share = load / (facts.num_workers * _PACKS_PER_WORKER)
         pack_seconds = min(MIN_PACK_SECONDS, max(share, _SMALLEST_PACK_SECONDS))
         with Progress(Tally(seconds, len(tasks)), sys.stderr) as progress:
             self._stop.immediate = False
@@ -115,6 +115,7 @@ class Driver:
                 self._book_done(result)
             else:
                 tally.failed_files += 1
+                self._facts.failed_files += 1
                 _log_failure(result)
         if outcome.fatal:
             raise FatalProblem(f"{outcome.fatal}; mend that and run the same command again")

@@ -19,6 +19,8 @@ from typing import Literal
 from audiovae.audio import claims_to_be_audio
 from audiovae.commands import UsageProblem
 from pipelines.runner.lock import LOCK_NAME
+from pipelines.runner.remote import RemoteStorage
+from pipelines.runner.storage import LocalStorage, Storage, open_storage
 
 _MAGIC = frozenset("*?[")
 _OUTPUT_SUFFIX = "_audiovae"
@@ -41,20 +43,20 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What INPUT stands for: a root directory, and which files below it."""
+    """What INPUT stands for: a tree of files, and which files of it."""
 
     kind: Literal["directory", "file", "pattern"]
-    root: Path
+    storage: Storage
     name: str
     pattern: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         """What a reader calls it."""
-        return "/".join((self.name or str(self.root), *self.pattern))
+        return "/".join((self.name or self.storage.name, *self.pattern))
 
     @property
-    def default_output(self) -> Path:
+    def default_output(self) -> str:
         """INPUT's name + `_audiovae`, beside INPUT (beside its fixed directory, for a pattern).
 
         Raises:
@@ -62,10 +64,12 @@ class Source:
         """
         if not self.name:
             raise UsageProblem(
-                f"expected --output-dir, because '{self.root}' has no name to derive one from"
+                f"expected --output-dir, because '{self.storage.name}' has no name to derive one "
+                "from"
             )
-        beside = self.root if self.kind == "file" else self.root.parent
-        return beside / (self.name + _OUTPUT_SUFFIX)
+        above, _, _ = self.storage.name.rpartition("/")
+        beside = self.storage.name if self.kind == "file" else above
+        return f"{beside}/{self.name}{_OUTPUT_SUFFIX}"
 
 
 def locate(argument: str) -> Source:
@@ -74,11 +78,13 @@ def locate(argument: str) -> Source:
     Raises:
         UsageProblem: If nothing is there.
     """
-    path = Path(os.path.abspath(os.path.expanduser(argument)))
+    path = open_storage(argument).directory
+    if path is None:
+        return locate_remote(argument)
     if path.is_dir():
-        return Source("directory", path, path.name)
+        return Source("directory", LocalStorage(path), path.name)
     if os.path.lexists(path):
-        return Source("file", path.parent, path.name)
+        return Source("file", LocalStorage(path.parent), path.name)
     parts = path.parts
     magic = next((i for i, part in enumerate(parts) if _MAGIC & set(part)), None)
     if magic is None:
@@ -92,41 +98,74 @@ def locate(argument: str) -> Source:
             f"expected a pattern below an existing directory, got '{argument}'; "
             f"'{root}' is not a directory"
         )
-    return Source("pattern", root, root.name, parts[magic:])
+    return Source("pattern", LocalStorage(root), root.name, parts[magic:])
 
 
-def survey(source: Source, output_dir: Path) -> list[Found]:
+def locate_remote(uri: str) -> Source:
+    """Say what a URI stands for: a file, a pattern, or all that lies below it."""
+    scheme, _, rest = uri.partition("://")
+    parts = rest.rstrip("/").split("/")
+    magic = next((i for i, part in enumerate(parts) if _MAGIC & set(part)), None)
+    root = open_storage(f"{scheme}://{'/'.join(parts[:magic])}")
+    name = parts[:magic][-1]
+    if magic is not None:
+        return Source("pattern", root, name, tuple(parts[magic:]))
+    if isinstance(root, RemoteStorage) and root.is_file():
+        return Source("file", open_storage(f"{scheme}://{'/'.join(parts[:-1])}"), name)
+    return Source("directory", root, name)
+
+
+def survey(source: Source, output: Storage) -> list[Found]:
     """Every input of `source`, sorted by path.
 
     Raises:
-        UsageProblem: If there is none, or all of them lie in `output_dir`.
+        UsageProblem: If there is none, or all of them lie in `output`.
     """
-    if _contains(output_dir, source.root):
+    if _contains(output, source.storage):
         raise UsageProblem(
-            f"expected an output directory that does not contain the input, got '{output_dir}'; "
+            f"expected an output directory that does not contain the input, got '{output.name}'; "
             "choose another --output-dir"
         )
-    if source.kind == "file":
-        return [_look_at(os.path.join(source.root, source.name), source.name)]
-    found = sorted(_select(source, _identity(output_dir)), key=lambda entry: entry.path)
+    root = source.storage.directory
+    if root is not None and source.kind == "file":
+        return [_look_at(os.path.join(root, source.name), source.name)]
+    found = sorted(_select(source, output), key=lambda entry: entry.path)
     if not found:
         what = "/".join(source.pattern) if source.pattern else "directory"
         raise UsageProblem(
-            f"expected audio files, found none: '{source.root}' holds no file for this "
+            f"expected audio files, found none: '{source.storage.name}' holds no file for this "
             f"{'pattern: ' + what if source.pattern else what} (hidden files do not count)"
         )
     return found
 
 
-def _select(source: Source, output: tuple[int, int] | None) -> Iterator[Found]:
+def _select(source: Source, output: Storage) -> Iterator[Found]:
+    root = source.storage.directory
+    if isinstance(source.storage, RemoteStorage):
+        files = _list(source.storage, output)
+        if source.kind == "file":
+            return (entry for entry in files if entry.path == source.name)
+    else:
+        assert root is not None
+        depth = len(source.pattern) if source.pattern and "**" not in source.pattern else None
+        files = _walk(root, _identity(output.directory), depth)
     if source.kind == "directory":
-        return _walk(source.root, output, max_depth=None)
-    depth = None if "**" in source.pattern else len(source.pattern)
-    return (
-        entry
-        for entry in _walk(source.root, output, depth)
-        if _matches(tuple(entry.path.split("/")), source.pattern)
-    )
+        return files
+    return (entry for entry in files if _matches(tuple(entry.path.split("/")), source.pattern))
+
+
+def _list(storage: RemoteStorage, output: Storage) -> Iterator[Found]:
+    """Every file below a URI: not hidden ones, and nothing that a run of ours wrote."""
+    files = storage.listing()
+    ours = [f.path.removesuffix(LOCK_NAME) for f in files if f.path.endswith(f"/{LOCK_NAME}")]
+    below = f"{output.name}/".removeprefix(f"{storage.name}/")
+    for folder in ours:
+        if folder != below:
+            yield Found(folder.rstrip("/"), 0, 0, "the outputs of another run", harmless=True)
+    for file in files:
+        hidden = any(part.startswith(".") for part in file.path.split("/"))
+        if not hidden and not file.path.startswith((*ours, below)):
+            yield Found(file.path, file.size, file.mtime_ns)
 
 
 def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
@@ -195,16 +234,18 @@ def _look_at(file: str, path: str) -> Found:
     return Found(path, facts.st_size, facts.st_mtime_ns)
 
 
-def _identity(path: Path | str) -> tuple[int, int] | None:
+def _identity(path: Path | str | None) -> tuple[int, int] | None:
     try:
-        facts = os.stat(path)
+        facts = os.stat(path) if path is not None else None
     except OSError:
         return None
-    return facts.st_dev, facts.st_ino
+    return (facts.st_dev, facts.st_ino) if facts is not None else None
 
 
-def _contains(output_dir: Path, root: Path) -> bool:
-    """Whether `root` is `output_dir` or lies below it."""
-    output = _identity(output_dir)
-    above = (root, *root.resolve().parents)
-    return output is not None and output in {_identity(place) for place in above}
+def _contains(output: Storage, source: Storage) -> bool:
+    """Whether the input is `output` or lies below it."""
+    if source.directory is None or output.directory is None:
+        return f"{source.name}/".startswith(f"{output.name}/")
+    identity = _identity(output.directory)
+    above = (source.directory, *source.directory.resolve().parents)
+    return identity is not None and identity in {_identity(place) for place in above}

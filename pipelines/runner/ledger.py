@@ -23,14 +23,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from heapq import merge
 from itertools import pairwise
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, cast
 
+from pipelines.runner.desk import MANIFEST_NAME, Books
 from pipelines.runner.inputs import Found
 from pipelines.runner.units import FileDone, FileFailed, FileSkipped
-
-MANIFEST_NAME: Final = "manifest.jsonl"
 
 Row = dict[str, Any]
 FileResult = FileDone | FileFailed | FileSkipped
@@ -46,7 +44,7 @@ class Ledger:
     """The rows of one output directory, indexed by position in the plan.
 
     Args:
-        output_dir: Directory of the manifest; need not exist if `writable` is false.
+        books: Keeps the manifest, and knows which outputs are there.
         found: The plan: every input, sorted by path.
         recipe_key: Identity of what is done to every file.
         same_root: Whether the previous run had the same input directory. If not, a row is
@@ -54,10 +52,10 @@ class Ledger:
     """
 
     def __init__(
-        self, output_dir: Path, found: Sequence[Found], recipe_key: str, *, same_root: bool
+        self, books: Books, found: Sequence[Found], recipe_key: str, *, same_root: bool
     ) -> None:
-        self._output_dir = os.fspath(output_dir)
-        self._path = output_dir / MANIFEST_NAME
+        self._books = books
+        self._path = books.folder / MANIFEST_NAME
         self._found = found
         self._recipe_key = recipe_key
         self._same_root = same_root
@@ -121,6 +119,7 @@ class Ledger:
             self._known[path] = tuple(dict.fromkeys((*self.known_outputs(path), *planned)))
             rows.append(self._row(path, "started") | {"earlier_outputs": self._known[path]})
         self._append(rows)
+        self._books.flush()
 
     def record(self, results: Iterable[FileResult]) -> int:
         """Append the results of files of the plan; each file has exactly one.
@@ -194,6 +193,7 @@ class Ledger:
             offsets.append(self._end)
             self._end += len(line)
         data = memoryview(b"".join(lines))
+        self._books.add(data)
         while data:
             data = data[self._file.write(data) :]
         self._num_lines += len(lines)
@@ -220,7 +220,7 @@ class Ledger:
             row |= {"error": result.kind, "reason": result.reason, "retry": result.retry}
         else:
             row = self._row(result.path, "skipped") | {"reason": result.reason}
-        there = [path for path in sorted(earlier) if os.path.exists(f"{self._output_dir}/{path}")]
+        there = [path for path in sorted(earlier) if self._books.size(path) is not None]
         return row | ({"earlier_outputs": there} if there else {})
 
     def _read(self) -> None:
@@ -271,15 +271,9 @@ class Ledger:
         if row["status"] == "error":
             return not row.get("retry", True)
         return row["status"] == "skipped" or (
-            row["status"] == "ok" and all(self._is_there(output) for output in row["outputs"])
+            row["status"] == "ok"
+            and all(self._books.size(output["path"]) == output["size"] for output in row["outputs"])
         )
-
-    def _is_there(self, output: Row) -> bool:
-        try:  # not pathlib, which would cost more than all the rest of a rerun
-            size = os.stat(f"{self._output_dir}/{output['path']}").st_size
-        except OSError:
-            return False
-        return bool(size == output["size"])
 
 
 def _is_unchanged(row: Row, entry: Found) -> bool:

@@ -13,8 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from audiovae.commands import UsageProblem
-from pipelines.runner.units import Outcome, Unit
-from pipelines.runner.worker import Worker
+from pipelines.runner.units import Outcome, Performer, Unit
 
 _GPU_THREADS = 4
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -58,7 +57,7 @@ def resolve_device(asked: str) -> str:
 class LocalRunner:
     """Runs units in `num_workers` threads. See `units.Runner` for the contract."""
 
-    def __init__(self, worker: Worker, num_workers: int) -> None:
+    def __init__(self, worker: Performer, num_workers: int) -> None:
         self._worker = worker
         self._threads = [
             threading.Thread(target=self._serve, name=f"worker-{i}", daemon=True)

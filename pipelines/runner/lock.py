@@ -25,7 +25,7 @@ class OutputLock:
         previous_root: Input directory of the run before this one, "" if there was none.
     """
 
-    def __init__(self, output_dir: Path, root: Path) -> None:
+    def __init__(self, output_dir: Path, root: Path | str) -> None:
         self._path = output_dir / LOCK_NAME
         self._root = root
         self._descriptor: int | None = None

@@ -1,7 +1,8 @@
 """What is done to every file: the products, their settings, and the identity of both.
 
 A product is one output file per input; `audiovae.transform` makes it, by the same name. To add
-one here, add it to `PRODUCTS`.
+one here, add it to `PRODUCTS`. Measurements are products too, of `audiovae.measuring`; commands of
+their own ask for them and read them.
 """
 
 from __future__ import annotations
@@ -9,11 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from audiovae.commands import UsageProblem
 from audiovae.errors import CheckpointError
 from audiovae.pretrained import VOCODER, find_checkpoint
+from pipelines.runner.timbre_choice import TimbreChoice
+
+if TYPE_CHECKING:
+    from audiovae.checkpoint import Model
+    from pipelines.runner.worker import Processor
 
 FileFormat = Literal["wav", "flac", "ogg"]
 
@@ -39,6 +45,10 @@ PRODUCTS: Final = {
     product.name: product
     for product in (Product("compress", ".avae"), Product("resynthesize", ".resynth.{format}"))
 }
+MEASUREMENTS: Final = {
+    product.name: product
+    for product in (Product("embedding", ".embedding.npz"), Product("profile", ".profile.npz"))
+}
 _COMPRESSED_SUFFIX: Final = ".avae"
 
 
@@ -54,25 +64,56 @@ class Recipe:
     file_format: FileFormat
     kbps: float | None = None
     max_bytes: int | None = None
+    polish: int = 16
+    timbre: TimbreChoice | None = None
 
     @property
     def key(self) -> str:
         """Short hash that changes whenever an output may change."""
         facts = {name: value for name, value in asdict(self).items() if name != "checkpoint"}
+        if "resynthesize" not in self.products:
+            del facts["polish"]
+        if self.timbre is None:
+            del facts["timbre"]
         text = json.dumps({"version": _RECIPE_VERSION, **facts}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def outputs_for(self, source: str) -> tuple[tuple[str, str], ...]:
         """`(product, path below the output directory)` of every output of `source`.
 
-        A compressed file is decoded, not compressed again.
+        A compressed file is decoded, not compressed again; on the way to a timbre it is left out,
+        because its latents are those of another model.
         """
         is_compressed = source.lower().endswith(_COMPRESSED_SUFFIX)
+        if self.timbre is not None:
+            path = f"{source}.{self.timbre.name}.{self.file_format}"
+            return () if is_compressed else (("resynthesize", path),)
+        known = PRODUCTS | MEASUREMENTS
         return tuple(
-            (name, PRODUCTS[name].path_for(source, self.file_format))
+            (name, known[name].path_for(source, self.file_format))
             for name in self.products
-            if not (is_compressed and name == "compress")
+            if not (is_compressed and name != "resynthesize")
         )
+
+    def processor(self, model: Model, device: str) -> Processor:
+        """What makes the products, on `device`."""
+        if self.products[0] in MEASUREMENTS:
+            from audiovae.measuring import Measurer, build_measurement
+
+            return Measurer(model, build_measurement(self.products[0], model), device)
+        from audiovae.transform import Transformer, TransformSettings
+
+        settings = TransformSettings(
+            products=self.products,
+            quality=self.quality,
+            seed=self.seed,
+            kbps=self.kbps,
+            max_bytes=self.max_bytes,
+            format=self.file_format,
+            polish_steps=self.polish,
+            move=None if self.timbre is None else self.timbre.move(),
+        )
+        return Transformer(model, settings, device)
 
 
 def parse_products(text: str) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
@@ -92,6 +93,7 @@ class StopRequest:
 
     def __init__(self, grace_seconds: float = GRACE_SECONDS) -> None:
         self.immediate = True
+        self._held = False
         self._grace_seconds = grace_seconds
         self._count = 0
         self._first_at = 0.0
@@ -107,6 +109,16 @@ class StopRequest:
         """Whether work in flight should be dropped now."""
         late = time.monotonic() - self._first_at > self._grace_seconds
         return self._count > 1 or (self._count == 1 and late)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Context in which a first signal only sets `requested`; another one raises."""
+        before = self.immediate
+        self.immediate, self._held = False, True
+        try:
+            yield
+        finally:
+            self.immediate, self._held = before, False
 
     def __enter__(self) -> StopRequest:
         """Install the handlers (a no-op outside the main thread, which gets no signals)."""
@@ -131,5 +143,5 @@ class StopRequest:
         self._count += 1
         if self._count == 1:
             self._first_at = time.monotonic()
-        if self.immediate:
+        if self.immediate or (self._held and self._count > 1):
             raise Interrupted(f"stopped by {signal.Signals(number).name}")

@@ -33,6 +33,8 @@ class RunFacts:
     audio_seconds: float = 0.0
     wall_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=dict)
+    failed_files: int = 0
+    dead_workers: int = 0
 
     @property
     def times_realtime(self) -> float:
@@ -89,13 +91,27 @@ def add_up(rows: Iterable[Row]) -> Totals:
 
 
 def write_summary(
-    output_dir: Path, root: Path, recipe: Recipe, version: str, totals: Totals, run: RunFacts
+    folder: Path,
+    names: tuple[str, str],
+    recipe: Recipe,
+    version: str,
+    totals: Totals,
+    run: RunFacts,
 ) -> Path:
-    """Write `summary.json`, atomically, with its keys in a fixed order."""
+    """Write `summary.json` into a folder, atomically, with its keys in a fixed order.
+
+    Args:
+        folder: Of the books.
+        names: Of input and output directory.
+        recipe: What was done.
+        version: Of this package.
+        totals: Sums over the manifest.
+        run: What the run knows of itself.
+    """
     summary: dict[str, Any] = {
         "audiovae_version": version,
-        "input": str(root),
-        "output_dir": str(output_dir),
+        "input": names[0],
+        "output_dir": names[1],
         "model": {"name": run.model_name, "id": run.model_id, "weights": recipe.weights},
         "recipe": {**asdict(recipe), "key": recipe.key},
         "totals": _rounded(asdict(totals)),
@@ -105,6 +121,8 @@ def write_summary(
                 "device": run.device,
                 "num_workers": run.num_workers,
                 "files": run.files,
+                "failed_files": run.failed_files,
+                "dead_workers": run.dead_workers,
                 "audio_seconds": run.audio_seconds,
                 "wall_seconds": run.wall_seconds,
                 "times_realtime": run.times_realtime,
@@ -112,8 +130,8 @@ def write_summary(
             }
         ),
     }
-    path = output_dir / SUMMARY_NAME
-    temporary = output_dir / f".{SUMMARY_NAME}.tmp"
+    path = folder / SUMMARY_NAME
+    temporary = folder / f".{SUMMARY_NAME}.tmp"
     temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     os.replace(temporary, path)
     return path

@@ -150,6 +150,21 @@ class Outcome:
     fatal: str = ""
 
 
+class Performer(Protocol):
+    """What turns units into outcomes, and never raises for what a file or the disk did."""
+
+    @property
+    def model_name(self) -> str:
+        """Name of the model it works with, "" if it needs none."""
+
+    @property
+    def model_id(self) -> str:
+        """Identity of the model's weights, "" if it needs none."""
+
+    def perform(self, unit: Unit) -> Outcome:
+        """Do one unit of work."""
+
+
 class Runner(Protocol):
     """Where units are worked on. The driver keeps at most `capacity` units in flight.
 

@@ -1,7 +1,9 @@
 """What a worker does with a unit. The same code runs in a thread here and in a Ray actor.
 
-Outputs are written below the work folder and then renamed into place, so a run that dies
-leaves nothing half-written among the outputs and nothing outside one folder to clean.
+Outputs are written below the work folder of the run and then renamed into place, so a run that
+dies leaves nothing half-written among the outputs and nothing outside one folder to clean. That
+folder is also the worker's licence: a worker that outlives its run (its driver was killed, its
+node was cut off) finds it gone, and can place nothing among the outputs of the next run.
 """
 
 from __future__ import annotations
@@ -10,15 +12,18 @@ import errno
 import hashlib
 import logging
 import os
+import secrets
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-from audiovae.errors import AudioVAEError, AudioWriteError
-from pipelines.runner.recipe import Recipe
+from audiovae.errors import AudioVAEError, AudioWriteError, CheckpointError
+from pipelines.runner.recipe import Recipe, weights_identity
+from pipelines.runner.storage import WORK_DIR_NAME
 from pipelines.runner.units import (
     Assembly,
     FileDone,
@@ -34,10 +39,8 @@ from pipelines.runner.units import (
 )
 
 if TYPE_CHECKING:
-    from audiovae.reports import FileReport
-    from audiovae.transform import Transformer
+    from audiovae.reports import FileReport, SpanReport
 
-WORK_DIR_NAME: Final = ".audiovae_work"
 _FATAL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TRIAL_BYTES: Final = 1 << 20
 
@@ -46,41 +49,79 @@ _logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Workplace:
-    """What a worker must know to begin; small, and can be pickled. Weights go by name or path."""
+    """What a worker must know to begin; small, and can be pickled. Weights go by name or path.
+
+    `run` names the run among all that ever write to `output_dir`.
+    """
 
     root: Path
     output_dir: Path
     recipe: Recipe
     device: str
+    run: str = ""
 
     @property
     def work_dir(self) -> Path:
         """Folder of everything unfinished."""
-        return self.output_dir / WORK_DIR_NAME
+        return self.output_dir / WORK_DIR_NAME / self.run
+
+    @property
+    def folders(self) -> tuple[Path, ...]:
+        """What every worker must see, wherever it is."""
+        return self.root, self.work_dir
+
+    def part_files(self, task: Task) -> Sequence[Path]:
+        """Where the parts of a long file lie until they are put together."""
+        name = hashlib.sha256(os.fsencode(task.path)).hexdigest()[:16]
+        folder = self.work_dir / f"parts-{name}"
+        return [folder / f"{index:05d}" for index in range(len(task.spans))]
+
+    def prepare(self) -> None:
+        """Make the work folder: once, before any worker begins."""
+        self.work_dir.mkdir(parents=True, exist_ok=True)
 
     def open(self) -> Worker:
         """Load the model. Takes seconds, and imports torch.
 
         Raises:
-            CheckpointError: If the model cannot be loaded.
+            CheckpointError: If the model cannot be loaded, or is not the one that was planned with.
         """
         import torch
 
         import audiovae
-        from audiovae.transform import Transformer, TransformSettings
 
         torch.set_num_threads(1)  # bytes must not depend on how many cores there are
         recipe = self.recipe
-        settings = TransformSettings(
-            products=recipe.products,
-            quality=recipe.quality,
-            seed=recipe.seed,
-            kbps=recipe.kbps,
-            max_bytes=recipe.max_bytes,
-            format=recipe.file_format,
-        )
+        if weights_identity(recipe.checkpoint) != recipe.weights:
+            raise CheckpointError(
+                f"{recipe.checkpoint}: expected the weights this run was started with, found "
+                "others; give every machine the same file"
+            )
         model = audiovae.load_model(recipe.checkpoint)
-        return Worker(self, Transformer(model, settings, self.device), model.name, model.id)
+        return Worker(self, recipe.processor(model, self.device), model.name, model.id)
+
+
+class Processor(Protocol):
+    """Makes the products of files; `audiovae.transform.Transformer` is one."""
+
+    def process_files(
+        self, jobs: Sequence[tuple[Path, Mapping[str, Path]]]
+    ) -> list[FileReport | AudioVAEError]:
+        """Do short files together; returns the report, or the error, of each."""
+
+    def process_span(
+        self, source: Path, part: Path, first_chunk: int, last_chunk: int
+    ) -> SpanReport:
+        """Do a run of chunks of a long file, into a part file."""
+
+    def assemble(
+        self,
+        source: Path,
+        parts: Sequence[Path],
+        reports: Sequence[SpanReport],
+        outputs: Mapping[str, Path],
+    ) -> FileReport:
+        """Make the products of a long file from its parts."""
 
 
 class Worker:
@@ -92,10 +133,10 @@ class Worker:
     """
 
     def __init__(
-        self, place: Workplace, transformer: Transformer, model_name: str, model_id: str
+        self, place: Workplace, processor: Processor, model_name: str, model_id: str
     ) -> None:
         self._place = place
-        self._transformer = transformer
+        self._processor = processor
         self.model_name = model_name
         self.model_id = model_id
 
@@ -126,10 +167,10 @@ class Worker:
         return self._perform_assembly(unit)
 
     def _perform_pack(self, unit: Pack) -> Outcome:
-        folder = self._folder(f"pack{unit.number}")
+        folder = self._new_folder(unit)
         sources = [self._source(task) for task in unit.tasks]
         drafts = [self._drafts(folder, index, task) for index, task in enumerate(unit.tasks)]
-        reports = self._transformer.process_files(list(zip(sources, drafts, strict=True)))
+        reports = self._processor.process_files(list(zip(sources, drafts, strict=True)))
         results: list[FileDone | FileFailed] = []
         for task, files, report in zip(unit.tasks, drafts, reports, strict=True):
             if isinstance(report, AudioVAEError):
@@ -143,16 +184,19 @@ class Worker:
 
     def _perform_part(self, unit: Part) -> Outcome:
         first, last = unit.task.spans[unit.index]
-        part = self._parts(unit.task)[unit.index]
-        part.parent.mkdir(parents=True, exist_ok=True)
-        report = self._transformer.process_span(self._source(unit.task), part, first, last)
+        folder = self._new_folder(unit)
+        report = self._processor.process_span(self._source(unit.task), folder / "part", first, last)
+        part = self._place.part_files(unit.task)[unit.index]
+        part.parent.mkdir(exist_ok=True)
+        os.replace(folder / "part", part)
+        shutil.rmtree(folder, ignore_errors=True)
         return Outcome(unit, (PartDone(unit.task.path, unit.index, report),))
 
     def _perform_assembly(self, unit: Assembly) -> Outcome:
-        folder = self._folder(f"assembly{unit.number}")
-        parts = self._parts(unit.task)
+        folder = self._new_folder(unit)
+        parts = self._place.part_files(unit.task)
         drafts = self._drafts(folder, 0, unit.task)
-        report = self._transformer.assemble(
+        report = self._processor.assemble(
             self._source(unit.task), parts, list(unit.reports), drafts
         )
         result = self._deliver(unit.task, drafts, report)
@@ -198,7 +242,7 @@ class Worker:
                 return f"{os.strerror(cause.errno or 0)}: {self._place.output_dir}"
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, AudioWriteError):
-            return _cannot_write(self._place.work_dir)
+            return _cannot_write(self._place)
         return ""
 
     def _source(self, task: Task) -> Path:
@@ -208,24 +252,17 @@ class Worker:
         outputs = self._place.recipe.outputs_for(task.path)
         return {product: folder / f"{index}.{product}" for product, _ in outputs}
 
-    def _folder(self, name: str) -> Path:
-        folder = self._place.work_dir / name
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder
-
-    def _parts(self, task: Task) -> Sequence[Path]:
-        name = hashlib.sha256(os.fsencode(task.path)).hexdigest()[:16]
-        folder = self._place.work_dir / f"parts-{name}"
-        return [folder / f"{index:05d}" for index in range(len(task.spans))]
+    def _new_folder(self, unit: Unit) -> Path:
+        """A folder for this attempt at a unit: another worker may still be at an earlier one."""
+        return Path(tempfile.mkdtemp(prefix=f"{unit.number}-", dir=self._place.work_dir))
 
 
-def _cannot_write(folder: Path) -> str:
-    """Why a file cannot be written in `folder`, "" if it can (libraries lose the error number)."""
-    trial = folder / "trial"
+def _cannot_write(place: Workplace) -> str:
+    """Why no file can be written there, "" if it can (libraries lose the error number)."""
+    trial = place.work_dir / f"trial-{secrets.token_hex(8)}"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         trial.write_bytes(bytes(_TRIAL_BYTES))
         trial.unlink()
     except OSError as error:
-        return f"{error.strerror}: {folder.parent}"
+        return f"{error.strerror}: {place.output_dir}"
     return ""

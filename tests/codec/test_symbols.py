@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from audiovae.checkpoint import Provenance, load_checkpoint, load_model, save_vae
+from audiovae.codec.group_coders import ResidualCoder
 from audiovae.codec.symbols import (
     TIE_MARGIN,
     quantise,
-    restore,
     rows_and_ties,
     rows_asking,
     symbols_crc,
@@ -35,7 +35,7 @@ from tests.codec.tiny import TINY, tiny_vae
 
 CONFIG = BottleneckConfig()
 TABLE = FrequencyTable.build(CONFIG)
-BOTTLENECK = Bottleneck(CONFIG)
+BOTTLENECK = Bottleneck(CONFIG, 5)
 LOW, HIGH = math.log(CONFIG.min_scale), math.log(CONFIG.max_scale)
 
 
@@ -177,10 +177,11 @@ def test_the_decoder_restores_the_encoders_latent_exactly() -> None:
     mask[1, :, 7:] = 0
     residuals = np.zeros((2, 5, 12), dtype=np.int32)
     for row, steps in enumerate(valid):
-        residuals[row, :, :steps] = symbols[row].residuals.reshape(5, steps)
+        residuals[row, :, :steps] = symbols[row].symbols.reshape(5, steps)
         assert len(symbols[row].rows) == 5 * steps
-    restored = restore(BOTTLENECK.split_prior(prior), torch.from_numpy(residuals), mask)
-    assert torch.equal(restored, sample.latent * mask)
+    coder = ResidualCoder(BOTTLENECK, TABLE)
+    restored = coder.restore(0, prior, lambda _shape, _rows_of: residuals)
+    assert torch.equal(restored.latent * mask, sample.latent * mask)
 
 
 def test_residuals_are_the_rounded_distance_from_the_prior_mean() -> None:
@@ -195,7 +196,7 @@ def test_a_residual_beyond_its_row_is_clipped_and_both_sides_know() -> None:
     posterior, prior = random_group(2)
     prior[:, 5:] = -20.0  # the narrowest scale
     _, symbols = quantise(BOTTLENECK, TABLE, posterior * 1000, prior, [12, 12])
-    assert np.abs(symbols[0].residuals).max() == TABLE.limits()[0]
+    assert np.abs(symbols[0].symbols).max() == TABLE.limits()[0]
 
 
 def test_broken_weights_are_named() -> None:

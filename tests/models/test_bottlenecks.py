@@ -30,10 +30,10 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def raw(kind: str, seed: int = 0, steps: int = 50) -> tuple[Tensor, Tensor]:
     """Raw posterior and prior features of 3 latent channels."""
-    bottleneck = build_bottleneck(BottleneckConfig(kind=kind))
+    bottleneck = build_bottleneck(BottleneckConfig(kind=kind), 3)
     draw = generator(seed)
-    posterior = torch.randn(2, 3 * bottleneck.posterior_parameters, steps, generator=draw)
-    prior = torch.randn(2, 3 * bottleneck.prior_parameters, steps, generator=draw)
+    posterior = torch.randn(2, bottleneck.posterior_channels, steps, generator=draw)
+    prior = torch.randn(2, bottleneck.prior_channels, steps, generator=draw)
     return posterior, prior
 
 
@@ -53,12 +53,12 @@ def test_kinds_are_the_modules() -> None:
 
 def test_unknown_kind_names_the_known() -> None:
     with pytest.raises(ConfigError, match=r"gaussian, quantized.*got 'vqq'"):
-        build_bottleneck(BottleneckConfig(kind="vqq"))
+        build_bottleneck(BottleneckConfig(kind="vqq"), 3)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_draws_follow_their_generator(kind: str) -> None:
-    bottleneck = build_bottleneck(BottleneckConfig(kind=kind))
+    bottleneck = build_bottleneck(BottleneckConfig(kind=kind), 3)
     posterior, prior = raw(kind)
     first, again, other = (bottleneck.draw(posterior, prior, generator(s)) for s in (1, 1, 2))
     assert torch.equal(first.latent, again.latent)
@@ -70,7 +70,7 @@ def test_draws_follow_their_generator(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_settling_is_free_of_noise_and_gradients_reach_both_sides(kind: str) -> None:
-    bottleneck = build_bottleneck(BottleneckConfig(kind=kind))
+    bottleneck = build_bottleneck(BottleneckConfig(kind=kind), 3)
     posterior, prior = (x.requires_grad_() for x in raw(kind))
     first, again = (bottleneck.settle(posterior, prior) for _ in range(2))
     assert torch.equal(first.latent, again.latent)
@@ -109,7 +109,7 @@ def test_noise_costs_what_rounding_costs(scale: float) -> None:
     steps = 200_000
     prior = prior_with_scale(scale, steps)
     posterior = scale * torch.randn(1, 1, steps, generator=generator())
-    quantized = Quantized(BottleneckConfig())
+    quantized = Quantized(BottleneckConfig(), 3)
     assert float(quantized.split_prior(prior).log_scale[0, 0, 0].exp()) == pytest.approx(scale)
     drawn = quantized.draw(posterior, prior, generator(1)).bits.mean()
     rounded = quantized.settle(posterior, prior).bits.mean()
@@ -118,7 +118,7 @@ def test_noise_costs_what_rounding_costs(scale: float) -> None:
 
 def test_quantized_latents_are_whole_steps_from_the_prior_mean() -> None:
     posterior, prior = raw("quantized")
-    quantized = Quantized(BottleneckConfig())
+    quantized = Quantized(BottleneckConfig(), 3)
     mean = quantized.split_prior(prior).mean
     settled = quantized.settle(posterior, prior).latent
     torch.testing.assert_close(settled - mean, torch.round(settled - mean), rtol=0, atol=1e-5)
@@ -130,7 +130,7 @@ def test_quantized_latents_are_whole_steps_from_the_prior_mean() -> None:
 def test_quantized_prior_scale_stays_in_its_range() -> None:
     config = BottleneckConfig(min_scale=0.1, max_scale=4.0)
     prior = torch.cat([torch.zeros(1, 1, 3), torch.tensor([[[-1e3, 0.0, 1e3]]])], dim=1)
-    scale = Quantized(config).split_prior(prior).log_scale.exp().flatten().tolist()
+    scale = Quantized(config, 3).split_prior(prior).log_scale.exp().flatten().tolist()
     assert scale[0] == pytest.approx(0.1)
     assert 0.1 < scale[1] < 4.0
     assert scale[2] == pytest.approx(4.0)
@@ -138,7 +138,7 @@ def test_quantized_prior_scale_stays_in_its_range() -> None:
 
 def test_gaussian_bits_are_the_kl_divergence() -> None:
     posterior, prior = raw("gaussian")
-    bottleneck = build_bottleneck(BottleneckConfig(kind="gaussian"))
+    bottleneck = build_bottleneck(BottleneckConfig(kind="gaussian"), 3)
     zero, one = torch.zeros(2, 3, 50), torch.ones(2, 3, 50)
     # The posterior relative to the prior: raw features give shift and log ratio of scales.
     mean, _ = prior.chunk(2, dim=1)
@@ -155,7 +155,7 @@ def test_gaussian_bits_are_the_kl_divergence() -> None:
 
 
 def test_gaussian_draws_have_the_posteriors_moments() -> None:
-    bottleneck = build_bottleneck(BottleneckConfig(kind="gaussian"))
+    bottleneck = build_bottleneck(BottleneckConfig(kind="gaussian"), 3)
     posterior = torch.tensor([1.5, math.log(0.5)])[None, :, None].expand(1, 2, 100_000)
     prior = torch.tensor([3.0, math.log(2.0)])[None, :, None].expand(1, 2, 100_000)
     latent = bottleneck.draw(posterior, prior, generator()).latent
@@ -164,7 +164,7 @@ def test_gaussian_draws_have_the_posteriors_moments() -> None:
 
 
 def test_gaussian_scales_stay_finite_and_can_come_back() -> None:
-    bottleneck = build_bottleneck(BottleneckConfig(kind="gaussian"))
+    bottleneck = build_bottleneck(BottleneckConfig(kind="gaussian"), 3)
     posterior = torch.tensor([[[0.0], [20.0]]]).requires_grad_()
     bits = bottleneck.settle(posterior, torch.full((1, 2, 1), 1e4)).bits
     bits.sum().backward()  # type: ignore[no-untyped-call]
@@ -175,7 +175,7 @@ def test_gaussian_scales_stay_finite_and_can_come_back() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_temperature_zero_is_the_prior_mean(kind: str) -> None:
-    bottleneck = build_bottleneck(BottleneckConfig(kind=kind))
+    bottleneck = build_bottleneck(BottleneckConfig(kind=kind), 3)
     _, prior = raw(kind)
     sample = bottleneck.generate(prior, 0.0, generator())
     torch.testing.assert_close(sample, prior.chunk(2, dim=1)[0])

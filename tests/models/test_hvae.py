@@ -42,7 +42,7 @@ def lengths(*frames: int) -> Tensor:
 
 def unrounded(_group: int, posterior: Tensor, prior: Tensor) -> LatentSample:
     """Take the posterior as it is: rounding would turn the last bit of a tie into a whole step."""
-    split = Quantized(ModelConfig().bottleneck).split_prior(prior)
+    split = Quantized(ModelConfig().bottleneck, 1).split_prior(prior)
     return LatentSample(posterior, residual_bits(posterior - split.mean, split.log_scale))
 
 
@@ -87,7 +87,7 @@ def test_a_row_has_the_same_bits_whatever_else_is_in_the_batch() -> None:
 def test_decoding_the_encoded_latents_is_the_reconstruction(make: object) -> None:
     assert callable(make)
     model: HVAE = make()
-    conditions = at_lambda(6.0) if model.quality else Conditions()
+    conditions = at_lambda(6.0) if model.config.quality else Conditions()
     output = model.encode(log_mels(), lengths(128, 70), conditions)
     assert torch.equal(model.decode(output.latents, 128), output.log_mel)
 
@@ -132,7 +132,7 @@ def test_the_noise_of_training_follows_its_generator() -> None:
 def test_samples_follow_their_seed_and_temperature(make: object) -> None:
     assert callable(make)
     model: HVAE = make()
-    conditions = at_lambda(6.0) if model.quality else Conditions()
+    conditions = at_lambda(6.0) if model.config.quality else Conditions()
 
     def sample(seed: int, temperature: float = 1.0) -> Tensor:
         draw = torch.Generator().manual_seed(seed)
@@ -166,7 +166,7 @@ def test_levels_are_named_and_ordered_coarse_to_fine() -> None:
 
 def test_latents_know_their_levels_and_their_model() -> None:
     groups = tuple(torch.full((2, 1, 1), float(i)) for i in range(3))
-    latents = Latents(groups, (0, 1, 1), lengths(3, 4), Conditions(), model_id="a")
+    latents = Latents(groups, (0, 1, 1), (4, 2, 2), lengths(3, 4), Conditions(), model_id="a")
     assert latents.batch_size == 2
     assert latents.level(1) == groups[1:]
     latents.require_model("a")

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from audiovae.config import ObjectiveConfig
 from audiovae.latents import Conditions
-from audiovae.models.hvae import HVAE, VAEOutput
-from audiovae.objectives.elbo import ElboTerms, elbo_terms
+from audiovae.models.hvae import HVAE
+from audiovae.models.output import VAEOutput
+from audiovae.objectives.elbo import ElboTerms, elbo_terms, energy_error
 from tests.small_models import tiny_vae
 from tests.tones import tiny_config
 
@@ -29,7 +30,7 @@ def terms_at(log_lambda: float, objective: ObjectiveConfig) -> tuple[ElboTerms, 
 
 
 def test_distortion_is_the_mean_over_the_signals_cells() -> None:
-    terms, output = terms_at(6.0, ObjectiveConfig(l1_weight=1.0, l2_weight=0.5))
+    terms, output = terms_at(6.0, ObjectiveConfig(l1_weight=1.0, l2_weight=0.5, energy_weight=0))
     deviation = tiny_vae().mel_deviation[:, None]
     for row, count in enumerate(COUNTS.tolist()):
         error = (output.log_mel[row] - log_mels()[row])[:, :count]
@@ -38,6 +39,23 @@ def test_distortion_is_the_mean_over_the_signals_cells() -> None:
         torch.testing.assert_close(terms.distortion[row], expected)
         decibels = 20 / math.log(10) * error.abs().mean()
         torch.testing.assert_close(terms.log_mel_l1_db[row], decibels)
+
+
+def test_energy_is_compared_over_patches_and_not_cell_by_cell() -> None:
+    """A gain is an error of that size; cells that only change places within a patch are none."""
+    target, mask = log_mels(), torch.ones(2, 1, 64)
+    torch.testing.assert_close(energy_error(target + 0.3, target, mask), torch.full((2,), 0.3))
+    shuffled = target.unflatten(2, (-1, 4)).flip(3).flatten(2)
+    patches = energy_error(shuffled, target, mask)
+    assert (patches < 0.5 * (shuffled - target).abs().mean(dim=(1, 2))).all()
+
+
+def test_the_median_of_a_noisy_cell_is_too_quiet_for_the_energy() -> None:
+    """What minimises the L1 of a log-mel costs energy; what keeps the energy does not."""
+    noisy, mask = log_mels(), torch.ones(2, 1, 64)
+    median = torch.full_like(noisy, -5.0)
+    louder = torch.full_like(noisy, float((2 * noisy).exp().mean().log() / 2))
+    assert (energy_error(louder, noisy, mask) < 0.5 * energy_error(median, noisy, mask)).all()
 
 
 def test_rate_is_bits_a_frame_of_signal() -> None:

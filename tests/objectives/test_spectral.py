@@ -10,8 +10,8 @@ import torch
 from audiovae.config import SpectrogramConfig
 from audiovae.objectives.spectral import (
     MEL_DISTANCE_WINDOWS,
-    complex_stft_loss,
     framed_spectrum,
+    magnitude_loss,
     mel_distance,
     mel_distances,
     phase_losses,
@@ -43,16 +43,16 @@ def test_a_gain_of_ten_is_a_distance_of_one_a_window() -> None:
         assert float(distance) == pytest.approx(1.0, abs=0.02)
 
 
-def test_complex_loss_sees_phase_and_level() -> None:
+def test_the_magnitude_loss_sees_level_and_not_sign() -> None:
     sound = chirp(20_000)[None]
-    assert float(complex_stft_loss(sound, sound)) == 0.0
-    assert float(complex_stft_loss(-sound, sound)) > 0.1
-    assert float(complex_stft_loss(0.5 * sound, sound)) > 0.1
+    assert float(magnitude_loss(sound, sound)) == 0.0
+    assert float(magnitude_loss(-sound, sound)) < 1e-5
+    assert float(magnitude_loss(0.5 * sound, sound)) > 0.1
 
 
-def test_complex_loss_has_a_gradient_at_silence() -> None:
+def test_the_magnitude_loss_has_a_gradient_at_silence() -> None:
     estimate = torch.zeros(1, 8000, requires_grad=True)
-    complex_stft_loss(estimate, noise(8000)[None]).backward()  # type: ignore[no-untyped-call]
+    magnitude_loss(estimate, noise(8000)[None]).backward()  # type: ignore[no-untyped-call]
     assert estimate.grad is not None
     assert torch.isfinite(estimate.grad).all()
 

@@ -2,13 +2,14 @@
 
 What a file asks for stands in its name: `bad` is refused by its content, `boom` and `memory` raise,
 `slow` takes 0.25 s, `gated` waits until `.open` lies beside it, `full` finds the disk full,
-`part-boom` fails in a span.
+`part-boom` fails in a span, `killer` ends the process that works on it.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import importlib
 import json
 import os
 import time
@@ -71,6 +72,8 @@ class FakeTransformer:
             time.sleep(SLOW_SECONDS)
         if any("gated" in name for name in names):
             _wait_for(jobs[0][0].parent / GATE_NAME)
+        if any("killer" in name for name in names):
+            os._exit(9)
         if any("memory" in name for name in names):
             raise MemoryError
         if any("boom" in name for name in names):
@@ -122,15 +125,18 @@ def _wait_for(gate: Path) -> None:
         time.sleep(0.01)
 
 
-def fake_open(place: Workplace) -> Worker:
-    recipe = place.recipe
-    transformer: Any = FakeTransformer(recipe.quality, recipe.seed)
-    return Worker(place, transformer, "fake", "0123456789abcdef")
+class FakeWorkplace(Workplace):
+    """A place whose workers have the fake model; it can be sent to another process."""
+
+    def open(self) -> Worker:
+        recipe = self.recipe
+        transformer: Any = FakeTransformer(recipe.quality, recipe.seed)
+        return Worker(self, transformer, "fake", "0123456789abcdef")
 
 
 def install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the fake in the place of the model, for commands run in this process."""
-    monkeypatch.setattr(Workplace, "open", fake_open)
+    monkeypatch.setattr("pipelines.runner.batch.Workplace", FakeWorkplace)
     monkeypatch.setattr(
         "pipelines.runner.batch._LazySpanPlanner.__call__", lambda _, info: fake_plan_spans(info)
     )
@@ -179,5 +185,6 @@ def statuses(folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    install(pytest.MonkeyPatch())
+    # By its full name, so that another process can find the fake.
+    importlib.import_module("tests.pipelines.fakes").install(pytest.MonkeyPatch())
     end_process(main())

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from pipelines.runner.agenda import MAX_PACK_FILES, MAX_PACK_SECONDS, MIN_PACK_SECONDS, Agenda
 from pipelines.runner.units import (
     Assembly,
@@ -83,13 +85,24 @@ def test_a_long_file_is_assembled_once_its_parts_exist() -> None:
 
 def test_a_failed_part_decides_the_file_once_and_drops_the_rest() -> None:
     agenda = Agenda([Task("long", 50.0, 1, SPANS), *short(1, 1.0)])
-    first, second = agenda.next_unit(), agenda.next_unit()
+    first, other, second = agenda.next_unit(), agenda.next_unit(), agenda.next_unit()
     assert isinstance(first, Part)
+    assert isinstance(other, Pack)
     assert isinstance(second, Part)
     failed = FileFailed("long", "CorruptAudioError", "noise", retry=False)
     assert agenda.settle(Outcome(first, (failed,))) == [failed]
     assert agenda.settle(Outcome(second, (failed,))) == []
-    assert [type(unit) for unit in drain(agenda)] == [Pack]
+    assert drain(agenda) == []
+
+
+@pytest.mark.parametrize("long_first", [True, False])
+def test_a_long_file_neither_holds_up_short_ones_nor_waits_for_them(long_first: bool) -> None:
+    long = Task("long", 36_000.0, 1, tuple((8 * i, 8 * i + 8) for i in range(390)))
+    shorts = short(50, 100.0)
+    units = drain(Agenda([long, *shorts] if long_first else [*shorts, long]))
+    assert len(units) == 440
+    kinds = [type(unit) for unit in units[:100]]
+    assert kinds == [Part, Pack] * 50
 
 
 def test_parts_done_after_a_failure_assemble_nothing() -> None:

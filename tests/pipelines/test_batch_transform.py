@@ -364,7 +364,7 @@ def test_a_report_that_fails_does_not_fail_the_batch(
         (("in", "--do", "nonsense"), "--do: expected compress, resynthesize, got 'nonsense'"),
         (("in", "--quality", "9"), "--quality"),
         (("in", "--format", "mp3"), "'mp3' is not one of 'wav', 'flac', 'ogg'"),
-        (("in", "--executor", "ray"), "'ray' is not one of 'auto', 'local'"),
+        (("in", "--executor", "cloud"), "'cloud' is not one of 'auto', 'local', 'ray'"),
         (("in", "--workers", "0"), "--workers"),
         (("in/a.wav", "in/deep/b.wav"), "expected one INPUT, got 2"),
         (("in", "--output-dir", "in"), "does not contain the input"),

@@ -8,11 +8,12 @@ import pytest
 from audiovae.commands import UsageProblem
 from pipelines.runner.inputs import locate, survey
 from pipelines.runner.lock import LOCK_NAME
+from pipelines.runner.storage import LocalStorage
 from tests.pipelines.fakes import write_tone
 
 
 def paths_of(argument: Path | str, output: Path) -> list[str]:
-    return [entry.path for entry in survey(locate(str(argument)), output)]
+    return [entry.path for entry in survey(locate(str(argument)), LocalStorage(output))]
 
 
 def test_directory_is_walked_and_sorted(folder: Path, tmp_path: Path) -> None:
@@ -35,7 +36,7 @@ def test_own_output_is_left_out(folder: Path) -> None:
 def test_output_of_another_run_is_one_skipped_row(folder: Path, tmp_path: Path) -> None:
     write_tone(folder / "other" / "old.wav")
     (folder / "other" / LOCK_NAME).touch()
-    entries = survey(locate(str(folder)), tmp_path / "out")
+    entries = survey(locate(str(folder)), LocalStorage(tmp_path / "out"))
     other = next(entry for entry in entries if entry.path == "other")
     assert other.harmless
     assert "another run" in other.problem
@@ -45,16 +46,18 @@ def test_output_of_another_run_is_one_skipped_row(folder: Path, tmp_path: Path) 
 @pytest.mark.parametrize("output", ["in", "."])
 def test_output_must_not_contain_the_input(folder: Path, tmp_path: Path, output: str) -> None:
     with pytest.raises(UsageProblem, match="does not contain the input"):
-        survey(locate(str(folder)), tmp_path / output)
+        survey(locate(str(folder)), LocalStorage(tmp_path / output))
     with pytest.raises(UsageProblem, match="does not contain the input"):
-        survey(locate(str(folder / "a.wav")), tmp_path / output)
+        survey(locate(str(folder / "a.wav")), LocalStorage(tmp_path / output))
 
 
 def test_circles_of_links_end_and_real_names_win(folder: Path, tmp_path: Path) -> None:
     (folder / "deep" / "up").symlink_to(folder)
     (folder / "aaa_link").symlink_to(folder / "deep")
     (folder / "self").symlink_to(folder / "self")
-    entries = {entry.path: entry for entry in survey(locate(str(folder)), tmp_path / "out")}
+    entries = {
+        entry.path: entry for entry in survey(locate(str(folder)), LocalStorage(tmp_path / "out"))
+    }
     assert sorted(entries) == ["a.wav", "deep/b.wav", "self"]
     assert entries["self"].harmless
 
@@ -71,7 +74,9 @@ def test_broken_link_is_an_error_only_if_it_claims_to_be_audio(
 ) -> None:
     (folder / "gone.wav").symlink_to(tmp_path / "nowhere.wav")
     (folder / "gone.txt").symlink_to(tmp_path / "nowhere.txt")
-    entries = {entry.path: entry for entry in survey(locate(str(folder)), tmp_path / "out")}
+    entries = {
+        entry.path: entry for entry in survey(locate(str(folder)), LocalStorage(tmp_path / "out"))
+    }
     assert entries["gone.wav"].problem
     assert not entries["gone.wav"].harmless
     assert entries["gone.txt"].harmless
@@ -79,14 +84,18 @@ def test_broken_link_is_an_error_only_if_it_claims_to_be_audio(
 
 def test_pipes_are_never_opened(folder: Path, tmp_path: Path) -> None:
     os.mkfifo(folder / "pipe.wav")
-    entries = {entry.path: entry for entry in survey(locate(str(folder)), tmp_path / "out")}
+    entries = {
+        entry.path: entry for entry in survey(locate(str(folder)), LocalStorage(tmp_path / "out"))
+    }
     assert entries["pipe.wav"].problem == "not a regular file"
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may list everything")
 def test_unreadable_directory_is_an_error(folder: Path, tmp_path: Path) -> None:
     (folder / "locked").mkdir(mode=0)
-    entries = {entry.path: entry for entry in survey(locate(str(folder)), tmp_path / "out")}
+    entries = {
+        entry.path: entry for entry in survey(locate(str(folder)), LocalStorage(tmp_path / "out"))
+    }
     assert "cannot list" in entries["locked"].problem
 
 
@@ -101,7 +110,9 @@ def test_vanished_directory_is_an_error(
         return real(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    entries = {entry.path: entry for entry in survey(locate(str(folder)), tmp_path / "out")}
+    entries = {
+        entry.path: entry for entry in survey(locate(str(folder)), LocalStorage(tmp_path / "out"))
+    }
     assert entries["deep"].problem == "cannot list this directory: Permission denied"
     assert not entries["deep"].harmless
 
@@ -127,10 +138,10 @@ def test_a_name_with_brackets_is_a_file_if_it_exists(folder: Path, tmp_path: Pat
 
 def test_default_outputs_lie_beside_the_input(folder: Path, tmp_path: Path) -> None:
     beside = tmp_path / "in_audiovae"
-    assert locate(str(folder)).default_output == beside
-    assert locate(f"{folder}/").default_output == beside
-    assert locate(f"{folder}/*.wav").default_output == beside
-    assert locate(str(folder / "a.wav")).default_output == folder / "a.wav_audiovae"
+    assert locate(str(folder)).default_output == str(beside)
+    assert locate(f"{folder}/").default_output == str(beside)
+    assert locate(f"{folder}/*.wav").default_output == str(beside)
+    assert locate(str(folder / "a.wav")).default_output == str(folder / "a.wav_audiovae")
     with pytest.raises(UsageProblem, match="--output-dir"):
         _ = locate("/").default_output
 

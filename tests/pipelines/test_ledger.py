@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pipelines.runner.desk import LocalBooks
 from pipelines.runner.inputs import Found
 from pipelines.runner.ledger import Ledger
 from pipelines.runner.units import FileDone, FileFailed, FileSkipped, Output
@@ -19,7 +20,7 @@ FOUND = [Found("a.wav", 10, 1), Found("b.wav", 20, 2), Found("c.txt", 30, 3)]
 def open_ledger(
     folder: Path, found: list[Found] | None = None, key: str = KEY, same_root: bool = True
 ) -> Ledger:
-    return Ledger(folder, FOUND if found is None else found, key, same_root=same_root)
+    return Ledger(LocalBooks(folder), FOUND if found is None else found, key, same_root=same_root)
 
 
 def done(folder: Path, path: str, distance: float = 2.5) -> FileDone:

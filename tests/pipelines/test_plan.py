@@ -8,6 +8,7 @@ import pytest
 from pipelines.runner.inputs import Found, locate, survey
 from pipelines.runner.plan import OutputGuard, Verdict, examine
 from pipelines.runner.recipe import Recipe
+from pipelines.runner.storage import LocalStorage
 from pipelines.runner.units import FileFailed, FileSkipped, Task
 from tests.pipelines.fakes import TONE_RATE, fake_plan_spans, write_tone
 
@@ -15,13 +16,13 @@ RECIPE = Recipe(("resynthesize",), "base", "w", 6, 0, "wav")
 
 
 def guard(output: Path, overwrite: bool = False, known: tuple[str, ...] = ()) -> OutputGuard:
-    return OutputGuard(output, RECIPE, overwrite, lambda path: known)
+    return OutputGuard(LocalStorage(output).exists, RECIPE, overwrite, lambda path: known)
 
 
 def judge(folder: Path, output_guard: OutputGuard | None = None) -> dict[str, Verdict]:
     output = folder.parent / "out"
-    found = survey(locate(str(folder)), output)
-    verdicts = examine(found, folder, output_guard or guard(output), fake_plan_spans)
+    found = survey(locate(str(folder)), LocalStorage(output))
+    verdicts = examine(found, LocalStorage(folder), output_guard or guard(output), fake_plan_spans)
     return {verdict.path: verdict for verdict in verdicts}
 
 
@@ -83,7 +84,7 @@ def test_a_fault_while_probing_is_the_files_row(
     def probe(path: Path) -> object:
         raise ZeroDivisionError("a fault in a parser")
 
-    monkeypatch.setattr("pipelines.runner.plan.probe_audio", probe)
+    monkeypatch.setattr("pipelines.runner.probing.probe_audio", probe)
     verdict = judge(folder)["a.wav"]
     assert verdict == FileFailed("a.wav", "ZeroDivisionError", "a fault in a parser", retry=True)
 
@@ -114,7 +115,7 @@ def test_order_is_kept_and_the_source_is_read_lazily(tmp_path: Path) -> None:
             read += 1
             yield Found(f"{index:05d}", 1, 1, "a test", harmless=True)
 
-    verdicts = examine(found(), tmp_path, guard(tmp_path), None)
+    verdicts = examine(found(), LocalStorage(tmp_path), guard(tmp_path), None)
     first = next(verdicts)
     assert read < count
     paths = [first.path, *(verdict.path for verdict in verdicts)]

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from audiovae import pretrained
+from audiovae import cli, pretrained
 from audiovae.commands import UsageProblem
+from audiovae.synthesis import DEFAULT_POLISH_STEPS
+from pipelines.batch_transform import batch_transform
+from pipelines.evaluate import evaluate
 from pipelines.runner.recipe import Recipe, parse_products, weights_identity
 
 RECIPE = Recipe(("resynthesize",), "base", "w" * 16, 6, 0, "wav")
@@ -30,10 +34,22 @@ def shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         replace(RECIPE, seed=1),
         replace(RECIPE, file_format="flac"),
         replace(RECIPE, products=()),
+        replace(RECIPE, polish=0),
     ],
 )
 def test_key_changes_with_whatever_changes_bytes(other: Recipe) -> None:
     assert other.key != RECIPE.key
+
+
+def test_polish_counts_only_where_there_is_sound() -> None:
+    silent = replace(RECIPE, products=("compress",))
+    assert replace(silent, polish=0).key == silent.key
+
+
+def test_every_command_polishes_as_the_library_does() -> None:
+    commands = (cli.decode, cli.resynth, batch_transform, evaluate)
+    defaults = [inspect.signature(command).parameters["polish"].default for command in commands]
+    assert {*defaults, RECIPE.polish} == {DEFAULT_POLISH_STEPS}
 
 
 def test_key_does_not_depend_on_how_the_model_was_named() -> None:

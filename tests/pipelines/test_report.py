@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipelines.report import relative_url, select, write_report
 from pipelines.runner.recipe import Recipe
+from pipelines.runner.storage import LocalStorage
 from pipelines.runner.summary import RunFacts, add_up
 from pipelines.spectrogram_image import frequency_ticks, image_pair
 from tests.pipelines.fakes import write_tone
@@ -46,8 +47,9 @@ def error(path: str, reason: str = "noise") -> dict[str, Any]:
 def render(tmp_path: Path, rows: list[dict[str, Any]], title: str = "in") -> str:
     facts = RunFacts("local", "cpu", 2, "base", "id", len(rows), 10.0, 4.0, {"decode": 1.0})
     (tmp_path / "out").mkdir(exist_ok=True)
+    places = (LocalStorage(tmp_path / "in"), LocalStorage(tmp_path / "out"))
     page = write_report(
-        tmp_path / "out", title, tmp_path / "in", RECIPE, lambda: iter(rows), add_up(rows), facts
+        tmp_path / "out", title, places, RECIPE, lambda: iter(rows), add_up(rows), facts
     )
     return page.read_text(encoding="utf-8")
 

@@ -47,7 +47,7 @@ def test_summary_is_the_same_whatever_the_order_of_events(tmp_path: Path) -> Non
     texts = []
     for stages in ({"decode": 1.0, "encode": 2.0}, {"encode": 2.0, "decode": 1.0}):
         facts = RunFacts("local", "cpu", 2, "base", "id", 1, 10.0, 4.0, stages)
-        path = write_summary(tmp_path, Path("/in"), RECIPE, "0.1.0", totals, facts)
+        path = write_summary(tmp_path, ("/in", "/out"), RECIPE, "0.1.0", totals, facts)
         texts.append(path.read_text(encoding="utf-8"))
     assert texts[0] == texts[1]
     summary = json.loads(texts[0])

@@ -17,9 +17,9 @@ from audiovae.errors import ConfigError
 from audiovae.spectrogram import log_mel_spectrogram
 from audiovae.training import data
 from audiovae.training.augment import augment_log_mel, augment_waveform
+from audiovae.training.crops import draw_crops
 from audiovae.training.data import (
     Corpus,
-    draw_crops,
     load_waveforms,
     log_mel_corpus,
     log_mel_statistics,

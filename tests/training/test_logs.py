@@ -59,6 +59,11 @@ def test_a_run_that_logged_nothing_yet_begins_anew(path: Path) -> None:
     assert path.read_text().splitlines() == ["step,other", "10,1"]
 
 
-def test_columns_are_those_of_the_first_row(path: Path) -> None:
-    CsvLog(path, 30).write(40, {"kbps": 4.0, "new": 5.0})
-    assert path.read_text().splitlines()[-1] == "40,,4"
+def test_a_column_that_comes_later_is_empty_before(path: Path) -> None:
+    log = CsvLog(path, 20)
+    log.write(30, {"kbps": 4.0, "new": 5.0})
+    log.write(40, {"loss": 0.1, "kbps": 4.0, "new": 5.0})
+    lines = ["step,loss,kbps,new", "10,0.1,10,", "20,0.05,20,", "30,,4,5", "40,0.1,4,5"]
+    assert path.read_text().splitlines() == lines
+    CsvLog(path, 30).write(40, {"loss": 0.1, "kbps": 4.0, "new": 5.0})
+    assert path.read_text().splitlines() == lines

@@ -42,12 +42,13 @@ class LineTask:
         self.config = tiny_config(training=settings)
         self.line = nn.Linear(3, 1)
         self.networks: Mapping[str, nn.Module] = {"line": self.line}
+        self.averaged = ("line",)
         self.validated: list[int] = []
         self.exported: list[int] = []
         self._poison = poison or {}
         self._step = 0
 
-    def updates(self, generator: torch.Generator) -> Iterator[Update]:
+    def updates(self, generator: torch.Generator, progress: Progress) -> Iterator[Update]:
         points = torch.randn(32, 3, generator=generator)
         wanted = points.sum(dim=1, keepdim=True) + 0.1 * torch.randn(32, 1)  # the global generator
         loss = (self.line(points) - wanted).square().mean()
@@ -175,7 +176,7 @@ def test_a_watcher_hears_of_steps_and_warnings(tmp_path: Path) -> None:
 
 def test_averages_follow_the_weights_slowly(tmp_path: Path) -> None:
     task = LineTask(ema_decay=0.9)
-    state = RunState(task.networks, task.config.training, CPU)
+    state = RunState(task.networks, task.averaged, task.config.training, CPU)
     assert all(not p.requires_grad for p in state.averages["line"].parameters())
     train(task, tmp_path, CPU)
     saved = torch.load(tmp_path / "state.pt", weights_only=True)

@@ -1,26 +1,31 @@
-"""`audiovae.training.shards`: exact, resumable, refused when wrong, never read whole."""
+"""`audiovae.training.shards` and `shard_writer`: exact, refused when wrong, never read whole."""
 
 from __future__ import annotations
 
 import json
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 
-from audiovae.config import SpectrogramConfig
-from audiovae.errors import ConfigError
-from audiovae.spectrogram import log_mel_spectrogram
-from audiovae.training import shards
-from audiovae.training.data import draw_crops
-from audiovae.training.shards import is_shards, load_shards, write_shards
+from audiovae.errors import AudioReadError, ConfigError
+from audiovae.spectrogram import log_mel_spectrogram, num_frames
+from audiovae.training import data
+from audiovae.training.crops import draw_crops
+from audiovae.training.data import load_waveforms
+from audiovae.training.shard_index import ClipPart, is_shards
+from audiovae.training.shard_writer import ShardWriter
+from audiovae.training.shards import load_shard_waveforms, load_shards
+from tests.shard_files import CONFIG, json_lines, make_shards
 from tests.tones import tones, write_tones
 
-CONFIG = SpectrogramConfig()
 CPU = torch.device("cpu")
+HOP = CONFIG.hop_samples
 
 
 @pytest.fixture
@@ -28,128 +33,149 @@ def source(tmp_path: Path) -> Path:
     return write_tones(tmp_path / "audio", count=4, seconds=0.5)
 
 
-def index_rows(directory: Path) -> list[dict[str, object]]:
-    return [json.loads(line) for line in (directory / "index.jsonl").read_text().splitlines()]
+def whole(path: Path, samples: int) -> ClipPart:
+    frames = num_frames(samples, CONFIG)
+    return ClipPart(path.name, path.stat().st_size, 0, frames, 0, frames)
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    paths = (path for path in sorted(directory.rglob("*")) if path.is_file())
-    return {str(path.relative_to(directory)): path.read_bytes() for path in paths}
-
-
-def test_shards_hold_the_log_mel_of_every_file(source: Path, tmp_path: Path) -> None:
+def test_shards_hold_the_log_mel_and_the_sound_of_every_file(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "shards"
     assert not is_shards(target)
-    report = write_shards(source, target, CONFIG)
-    assert (report.written, report.known, report.failed) == (4, 0, ())
+    make_shards(source, target, with_audio=True)
     assert is_shards(target)
-    assert index_rows(target)[1] == {
+    log_mels, sounds = load_shards(target, CONFIG), load_shard_waveforms(target, CONFIG)
+    in_memory = load_waveforms(source, CONFIG.sample_rate)
+    assert log_mels.mapped
+    assert sounds.mapped
+    assert log_mels.names == sounds.names == in_memory.names
+    for index in range(4):
+        samples = torch.from_numpy(tones(22_050, index))[None]
+        expected = log_mel_spectrogram(samples, CONFIG)[0].T.half()
+        assert torch.equal(log_mels.clip(index), expected)
+        assert torch.equal(sounds.clip(index), in_memory.clip(index))
+
+
+def test_a_row_says_where_a_clip_lies(source: Path, tmp_path: Path) -> None:
+    make_shards(source, tmp_path / "shards")
+    facts = (source / "tone_1.wav").stat()
+    assert json_lines(tmp_path / "shards" / "index.jsonl")[1] == {
         "path": "tone_1.wav",
         "shard": "00000.npy",
         "first_frame": 44,
         "num_frames": 44,
         "sample_rate": 44_100,
         "seconds": 0.5,
+        "source_frame": 0,
+        "file_frames": 44,
+        "num_samples": 22_050,
+        "size": facts.st_size,
+        "mtime_ns": facts.st_mtime_ns,
+        "sha256": "",
     }
-    corpus = load_shards(target, CONFIG)
-    assert corpus.mapped
-    for index in range(4):
-        samples = torch.from_numpy(tones(22_050, index))[None]
-        expected = log_mel_spectrogram(samples, CONFIG)[0].T.half()
-        assert torch.equal(corpus.clip(index), expected)
 
 
-def test_many_shards_are_one_corpus(
+def test_parts_of_a_long_file_are_those_of_the_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(data, "_PIECE_FRAMES", 20)
+    samples = np.stack([tones(100_000, 1), tones(100_000, 2)], axis=1)
+    file = tmp_path / "long.flac"
+    soundfile.write(file, samples, 32_000)
+    total = num_frames(-(-100_000 * 441 // 320), CONFIG)
+    one = ClipPart("long.flac", 0, 0, total, 0, total)
+    cuts = [(0, 100), (100, 77), (177, total - 177)]
+    with ShardWriter("a", tmp_path / "a.npy", tmp_path / "aw.npy", CONFIG) as writer:
+        writer.add(file, one)
+    with ShardWriter("b", tmp_path / "b.npy", tmp_path / "bw.npy", CONFIG) as writer:
+        rows = [writer.add(file, ClipPart("l", 0, 0, total, at, n)) for at, n in cuts]
+    for name in ("{}.npy", "{}w.npy"):
+        arrays = [np.load(tmp_path / name.format(which)) for which in "ab"]
+        assert len(arrays[0]) == total
+        np.testing.assert_array_equal(*arrays)
+    assert [row.first_frame for row in rows] == [0, 100, 177]
+    assert sum(row.num_samples for row in rows) == -(-100_000 * 441 // 320)
+
+
+def test_a_clip_shorter_than_a_window(tmp_path: Path) -> None:
+    (tmp_path / "audio").mkdir()
+    soundfile.write(tmp_path / "audio" / "click.wav", np.array([0.5, -0.25]), 44_100)
+    make_shards(tmp_path / "audio", tmp_path / "shards", with_audio=True)
+    assert load_shards(tmp_path / "shards", CONFIG).lengths.tolist() == [4]
+    sound = load_shard_waveforms(tmp_path / "shards", CONFIG).clip(0)
+    assert sound.tolist() == [16_384, -8_192]
+
+
+def test_a_bad_file_leaves_no_trace_in_a_shard(source: Path, tmp_path: Path) -> None:
+    good = source / "tone_0.wav"
+    half = source / "half.wav"
+    half.write_bytes(good.read_bytes()[:30_000])
+    with ShardWriter("a", tmp_path / "a.npy", tmp_path / "w.npy", CONFIG) as writer:
+        writer.add(good, whole(good, 22_050))
+        with pytest.raises(AudioReadError):
+            writer.add(half, whole(half, 22_050))
+        with pytest.raises(AudioReadError, match="as its header said"):
+            writer.add(good, whole(good, 44_100))
+        row = writer.add(good, whole(good, 22_050))
+    assert row.first_frame == 44
+    for name in ("a.npy", "w.npy"):
+        array = np.load(tmp_path / name)
+        np.testing.assert_array_equal(array[:44], array[44:])
+
+
+def test_a_file_that_breaks_in_the_middle_leaves_no_trace(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_shards(source, tmp_path / "one", CONFIG)
-    monkeypatch.setattr(shards, "SHARD_FRAMES", 60)
-    write_shards(source, tmp_path / "many", CONFIG)
-    assert len(list((tmp_path / "many" / "shards").iterdir())) == 2
-    one, many = (load_shards(tmp_path / name, CONFIG) for name in ("one", "many"))
-    assert one.names == many.names
-    assert all(torch.equal(one.clip(i), many.clip(i)) for i in range(4))
-    crops = [draw_crops(c, 6, 64, torch.Generator().manual_seed(3), CPU).data for c in (one, many)]
-    assert torch.equal(*crops)
+    monkeypatch.setattr(data, "_PIECE_FRAMES", 10)
+    samples = tones(22_050, 0)
+    samples[15_000] = np.nan
+    soundfile.write(source / "nan.wav", samples, 44_100, subtype="FLOAT")
+    with ShardWriter("a", tmp_path / "a.npy", tmp_path / "w.npy", CONFIG) as writer:
+        with pytest.raises(AudioReadError, match="NaN"):
+            writer.add(source / "nan.wav", whole(source / "nan.wav", 22_050))
+    assert len(np.load(tmp_path / "a.npy")) == len(np.load(tmp_path / "w.npy")) == 0
 
 
-def test_a_second_run_does_nothing_and_a_new_file_is_added(source: Path, tmp_path: Path) -> None:
+def test_crops_from_shards_are_those_of_the_clips_in_memory(source: Path, tmp_path: Path) -> None:
+    make_shards(source, tmp_path / "shards", with_audio=True)
+    mapped = load_shard_waveforms(tmp_path / "shards", CONFIG)
+    in_memory = load_waveforms(source, CONFIG.sample_rate)
+    first, second = (
+        draw_crops(corpus, 6, 5000, torch.Generator().manual_seed(3), CPU).data
+        for corpus in (mapped, in_memory)
+    )
+    assert torch.equal(first, second)
+
+
+def test_shards_without_waveforms_say_so(source: Path, tmp_path: Path) -> None:
+    make_shards(source, tmp_path / "shards")
+    assert not (tmp_path / "shards" / "waveforms").exists()
+    with pytest.raises(ConfigError, match="--with-audio"):
+        load_shard_waveforms(tmp_path / "shards", CONFIG)
+
+
+def test_version_1_is_still_read(source: Path, tmp_path: Path) -> None:
     target = tmp_path / "shards"
-    write_shards(source, target, CONFIG)
-    before = contents(target)
-    assert write_shards(source, target, CONFIG).written == 0
-    assert contents(target) == before
-    (source / "tone_9.wav").write_bytes((source / "tone_0.wav").read_bytes())
-    report = write_shards(source, target, CONFIG)
-    assert (report.written, report.known) == (1, 4)
-    corpus = load_shards(target, CONFIG)
-    assert torch.equal(corpus.clip(4), corpus.clip(0))
-
-
-@pytest.mark.parametrize("killed_at", [1, 2, 3])
-def test_a_killed_run_goes_on_as_if_nothing_had_been(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_at: int
-) -> None:
-    monkeypatch.setattr(shards, "SHARD_FRAMES", 60)
-    write_shards(source, tmp_path / "whole", CONFIG)
-
-    def kill(done: int, _total: int) -> None:
-        if done == killed_at:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        write_shards(source, tmp_path / "killed", CONFIG, kill)
-    write_shards(source, tmp_path / "killed", CONFIG)
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
-
-
-def test_a_row_that_a_kill_cut_short_is_written_again(source: Path, tmp_path: Path) -> None:
-    target = tmp_path / "shards"
-    write_shards(source, target, CONFIG)
+    make_shards(source, target)
+    expected = load_shards(target, CONFIG)
+    description = target / "shards.json"
+    text = description.read_text().replace('"version": 2', '"version": 1')
+    description.write_text(text.replace(' "with_audio": false,\n', ""))
     index = target / "index.jsonl"
-    whole = index.read_bytes()
-    index.write_bytes(whole[:-20])
-    assert len(load_shards(target, CONFIG).names) == 3
-    assert index.read_bytes() == whole[:-20]  # reading changes nothing
-    assert write_shards(source, target, CONFIG).written == 1
-    corpus = load_shards(target, CONFIG)
-    assert corpus.names == tuple(f"tone_{i}.wav" for i in range(4))
-    assert [row["shard"] for row in index_rows(target)] == ["00000.npy"] * 3 + ["00001.npy"]
+    names = ("path", "shard", "first_frame", "num_frames", "sample_rate", "seconds")
+    rows = [{name: row[name] for name in names} for row in json_lines(index)]
+    torn = json.dumps(rows[0])[:30]  # as version 1 was left by a kill
+    index.write_text("".join(json.dumps(row) + "\n" for row in rows) + torn)
+    found = load_shards(target, CONFIG)
+    assert found.names == expected.names
+    assert all(torch.equal(found.clip(i), expected.clip(i)) for i in range(4))
+    assert make_shards(source, target).known == 4
 
 
-def test_a_bad_file_leaves_no_trace_and_is_reported(source: Path, tmp_path: Path) -> None:
-    whole = (source / "tone_1.wav").read_bytes()
-    write_shards(source, tmp_path / "good", CONFIG)
-    (source / "tone_1_cut.wav").write_bytes(whole[: len(whole) // 2])
-    (source / "a_first.wav").write_bytes(b"nothing")
-    report = write_shards(source, tmp_path / "shards", CONFIG)
-    assert report.written == 4
-    assert [line.split(":")[0].rsplit("/")[-1] for line in report.failed] == [
-        "a_first.wav",
-        "tone_1_cut.wav",
-    ]
-    assert contents(tmp_path / "shards") == contents(tmp_path / "good")
-
-
-def test_only_bad_files_leave_no_shard(tmp_path: Path) -> None:
-    source = tmp_path / "audio"
-    source.mkdir()
-    (source / "a.wav").write_bytes(b"nothing")
-    assert write_shards(source, tmp_path / "shards", CONFIG).written == 0
-    assert not list((tmp_path / "shards" / "shards").iterdir())
+def test_no_clips_is_one_clear_line(source: Path, tmp_path: Path) -> None:
+    make_shards(source, tmp_path / "shards")
+    (tmp_path / "shards" / "index.jsonl").unlink()
     with pytest.raises(ConfigError, match="expected shards with clips"):
         load_shards(tmp_path / "shards", CONFIG)
-
-
-def test_another_spectrogram_is_refused_by_name(source: Path, tmp_path: Path) -> None:
-    write_shards(source, tmp_path / "shards", CONFIG)
-    other = SpectrogramConfig(num_mels=80)
-    for use in (
-        lambda: load_shards(tmp_path / "shards", other),
-        lambda: write_shards(source, tmp_path / "shards", other),
-    ):
-        with pytest.raises(ConfigError, match=r"spectrogram\.num_mels = 80, got 128"):
-            use()
 
 
 def _damage_description(target: Path) -> None:
@@ -158,7 +184,12 @@ def _damage_description(target: Path) -> None:
 
 def _raise_version(target: Path) -> None:
     path = target / "shards.json"
-    path.write_text(path.read_text().replace('"version": 1', '"version": 9'))
+    path.write_text(path.read_text().replace('"version": 2', '"version": 9'))
+
+
+def _change_spectrogram(target: Path) -> None:
+    path = target / "shards.json"
+    path.write_text(path.read_text().replace('"num_mels": 128', '"num_mels": 80'))
 
 
 def _lose_shard(target: Path) -> None:
@@ -187,6 +218,7 @@ def _damage_index(target: Path) -> None:
     [
         _damage_description,
         _raise_version,
+        _change_spectrogram,
         _lose_shard,
         _cut_shard,
         _shorten_shard,
@@ -194,10 +226,11 @@ def _damage_index(target: Path) -> None:
         _damage_index,
     ],
 )
-def test_damage_is_one_clear_line(source: Path, tmp_path: Path, damage: object) -> None:
-    assert callable(damage)
+def test_damage_is_one_clear_line(
+    source: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
     target = tmp_path / "shards"
-    write_shards(source, target, CONFIG)
+    make_shards(source, target)
     damage(target)
     with pytest.raises(ConfigError) as caught:
         load_shards(target, CONFIG)
@@ -210,13 +243,13 @@ def test_crops_of_a_corpus_larger_than_memory_touch_nothing_else(
     source: Path, tmp_path: Path
 ) -> None:
     target = tmp_path / "shards"
-    write_shards(source, target, CONFIG)
+    make_shards(source, target)
     frames = 1 << 30  # 256 GiB of float16, of which the disk holds next to nothing
     with (target / "shards" / "00000.npy").open("r+b") as file:
         facts = {"descr": "<f2", "fortran_order": False, "shape": (frames, 128)}
         np.lib.format.write_array_header_1_0(file, facts)
         file.truncate(file.tell() + frames * 256)
-    row = index_rows(target)[0] | {"num_frames": frames}
+    row = json_lines(target / "index.jsonl")[0] | {"num_frames": frames}
     (target / "index.jsonl").write_text(json.dumps(row) + "\n")
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     corpus = load_shards(target, CONFIG)

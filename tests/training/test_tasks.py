@@ -12,6 +12,8 @@ from PIL import Image
 
 from audiovae.checkpoint import Provenance, QualityPoint, load_checkpoint, load_vae, load_vocoder
 from audiovae.config import ModelConfig, TrainingConfig
+from audiovae.objectives.spectral import mel_distance
+from audiovae.training.listening import heard_clips
 from audiovae.training.loop import train
 from audiovae.training.precision import autocast
 from audiovae.training.vae import QUALITY_KBPS, VAETask, _quality_scale
@@ -77,7 +79,7 @@ def test_a_gaussian_vae_without_quality_trains(tmp_path: Path) -> None:
     checkpoint = load_checkpoint(tmp_path / "model.safetensors")
     assert checkpoint.quality_scale == ()
     assert checkpoint.config.quality is None
-    assert load_vae(checkpoint, "test").quality is None
+    assert load_vae(checkpoint, "test").config.quality is None
 
 
 def test_a_collapsed_level_is_named_with_a_remedy(tmp_path: Path) -> None:
@@ -98,12 +100,21 @@ def test_a_collapsed_level_is_named_with_a_remedy(tmp_path: Path) -> None:
 
 
 def test_the_vocoder_learns_within_seconds(tmp_path: Path) -> None:
-    settings = training(25, batch_size=2, crop_frames=16, learning_rate=5e-3)
+    settings = training(
+        25, batch_size=2, crop_frames=16, learning_rate=5e-3, skip_gradient_above=1e6
+    )
     task = vocoder_task(tmp_path, tiny_config(kind="vocoder", training=settings))
-    before = task.validate(task.networks, 0).metrics
+    _, held_back = waveform_corpus().split()
+    clips = list(heard_clips(held_back, task.config.spectrogram, CPU))
+
+    def distance() -> float:
+        """Of the network alone: polishing would make up for what it has not learnt."""
+        pairs = [(task.vocoder(log_mel), target) for target, log_mel in clips]
+        return sum(float(mel_distance(*pair, 44_100).detach()) for pair in pairs)
+
+    before = distance()
     train(task, tmp_path, CPU)
-    after = task.validate(task.networks, 1).metrics
-    assert after["mel_distance"] < 0.93 * before["mel_distance"]
+    assert distance() < 0.93 * before
     assert column(tmp_path, "mel_distance", "validation")[0] > 0
     assert (tmp_path / "samples" / "step_0000025.png").is_file()
     assert load_vocoder(tmp_path / "model.safetensors").config.width == 16

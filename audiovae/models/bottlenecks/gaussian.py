@@ -21,11 +21,11 @@ _LOG_SCALE_LIMIT = 6.0  # keeps exp() of a diverging network finite, softly: a g
 class Bottleneck:
     """Reparameterised Gaussians with the KL divergence in closed form."""
 
-    posterior_parameters = 2
-    prior_parameters = 2
+    has_rate = True
 
-    def __init__(self, config: BottleneckConfig) -> None:
-        """Nothing to configure; the signature is the one all kinds share."""
+    def __init__(self, config: BottleneckConfig, channels: int) -> None:
+        """Nothing to configure: mean and log scale of each channel."""
+        self.posterior_channels = self.prior_channels = 2 * channels
 
     def draw(
         self, posterior: Tensor, prior: Tensor, generator: torch.Generator | None

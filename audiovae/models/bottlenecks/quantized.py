@@ -11,7 +11,7 @@ a row of integer frequencies, the `FrequencyTable`, which is stored with the mod
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from audiovae.config import BottleneckConfig
 from audiovae.errors import CheckpointError
-from audiovae.models.bottlenecks import LatentSample, gaussian_noise_like
+from audiovae.models.bottlenecks import BottleneckKind, LatentSample, gaussian_noise_like
 
 FREQUENCY_BITS = 24
 """Every row of frequencies sums to 2 to this power: the precision of the range coder."""
@@ -45,11 +45,11 @@ class ResidualPrior:
 class Bottleneck:
     """Rounded residuals under a conditional Gaussian prior."""
 
-    posterior_parameters = 1
-    prior_parameters = 2
+    has_rate = True
 
-    def __init__(self, config: BottleneckConfig) -> None:
+    def __init__(self, config: BottleneckConfig, channels: int) -> None:
         """Keep the range of prior scales."""
+        self.posterior_channels, self.prior_channels = channels, 2 * channels
         self._min_log_scale = math.log(config.min_scale)
         self._max_log_scale = math.log(config.max_scale)
 
@@ -172,6 +172,10 @@ class FrequencyTable:
         """`[row]`: the largest residual R of each scale."""
         return np.diff(self.offsets) // 2
 
+    def lowest(self) -> NDArray[np.int64]:
+        """`[row]`: the smallest residual of each scale."""
+        return -self.limits()
+
     def _is_sound(self) -> bool:
         types = [values.dtype.name for values in (self.boundaries, self.frequencies, self.offsets)]
         lengths = np.diff(self.offsets)
@@ -186,6 +190,16 @@ class FrequencyTable:
         sums = np.add.reduceat(self.frequencies.astype(np.int64), self.offsets[:-1])
         spread = np.diff(self.boundaries) >= _MIN_BOUNDARY_DISTANCE
         return bool((sums == 1 << FREQUENCY_BITS).all() and spread.all())
+
+
+def table_of(config: BottleneckConfig, _groups: Sequence[BottleneckKind]) -> FrequencyTable:
+    """The table of a new model: its settings say it all."""
+    return FrequencyTable.build(config)
+
+
+def table_from(tensors: Mapping[str, Tensor]) -> FrequencyTable:
+    """The table that a model file stored."""
+    return FrequencyTable.from_tensors(tensors)
 
 
 def _row_log_scales(config: BottleneckConfig) -> NDArray[np.float64]:

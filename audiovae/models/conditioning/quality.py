@@ -11,11 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from audiovae.config import QualityConfig
+from audiovae.errors import ShapeError
+from audiovae.latents import Conditions
+from audiovae.models.conditioning.base import Conditioning
 
 _NUM_FREQUENCIES = 16
 
 
-class QualityConditioning(nn.Module):
+class QualityConditioning(Conditioning):
     """Fourier features of log lambda through a small MLP."""
 
     frequencies: Tensor
@@ -35,9 +38,11 @@ class QualityConditioning(nn.Module):
             nn.GELU(approximate="tanh"),
         )
 
-    def forward(self, log_lambda: Tensor) -> Tensor:
-        """`[batch]` to the context `[batch, channel]`."""
-        position = ((log_lambda - self._low) / self._span)[:, None]
+    def forward(self, conditions: Conditions) -> Tensor:
+        """`conditions.log_lambda` `[batch]` to the context `[batch, channel]`."""
+        if conditions.log_lambda is None:
+            raise ShapeError("expected conditions.log_lambda [batch] for this model, got None")
+        position = ((conditions.log_lambda - self._low) / self._span)[:, None]
         angles = position * self.frequencies
         features = torch.cat([position, angles.sin(), angles.cos()], dim=1)
         context: Tensor = self.layers(features)

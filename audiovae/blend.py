@@ -1,0 +1,139 @@
+"""Two whole sounds, and everything between them.
+
+Both are held in memory as log-mel, so their length is limited. Each is brought to one length by
+stretching its log-mel in time, which leaves pitch where it is, and then encoded: latents of one
+shape, of which any point between is a sound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from audiovae.audio import Clip, read_audio, resample, write_audio
+from audiovae.checkpoint import Model
+from audiovae.compressed import quality_lambda
+from audiovae.config import SpectrogramConfig
+from audiovae.errors import UnsupportedAudioError
+from audiovae.morph_settings import MorphSettings, glide_course
+from audiovae.moves import BlendMove, Course
+from audiovae.reconstruct import Reconstructor
+from audiovae.spectrogram import log_mel_spectrogram
+from audiovae.stretches import Stopwatch, Stretch, Waveform
+
+MAX_BLEND_SECONDS = 600.0
+
+
+class Blend:
+    """Two sounds, and everything between them.
+
+    The result has the sample rate and channels of the first. At an amount between, both are
+    stretched in time, without change of pitch, to a length between; a glide lasts as long as their
+    mean. A second sound with another number of channels is mixed to one.
+    """
+
+    def __init__(self, first: Path, second: Path, model: Model, settings: MorphSettings) -> None:
+        """Read both.
+
+        Raises:
+            AudioReadError: If one cannot be read, or is too long to be held whole.
+            ConfigError: If the model has no such quality.
+        """
+        self._model, self._settings = model, settings
+        self._log_lambda = quality_lambda(model, settings.quality)
+        config = model.config.spectrogram
+        clips = [_read_whole(path) for path in (first, second)]
+        self._first, self._seconds = clips[0], [clip.duration_seconds for clip in clips]
+        waveforms = [resample(one.waveform, one.sample_rate, config.sample_rate) for one in clips]
+        if clips[1].num_channels != clips[0].num_channels:
+            mixed = waveforms[1].mean(axis=0, keepdims=True)
+            waveforms[1] = np.repeat(mixed, clips[0].num_channels, axis=0)
+        self._channel_of = _identical_in_both(*waveforms)
+        coded = sorted(set(self._channel_of))
+        self._log_mels = [
+            log_mel_spectrogram(torch.from_numpy(one[coded]), config) for one in waveforms
+        ]
+
+    def step(self, destination: Path, amount: float) -> None:
+        """Write the sound at one amount."""
+        seconds = (1 - amount) * self._seconds[0] + amount * self._seconds[1]
+        self._write(destination, seconds, Course(stop=amount, curve=self._settings.curve))
+
+    def glide(self, destination: Path, glide_seconds: float) -> None:
+        """Write one sound that goes from one to the other in its first seconds; 0: in all."""
+        seconds = sum(self._seconds) / 2
+        config = self._model.config.spectrogram
+        course = glide_course(seconds, glide_seconds, config, self._settings.curve)
+        self._write(destination, seconds, course)
+
+    def _write(self, destination: Path, seconds: float, course: Course) -> None:
+        config, settings = self._model.config.spectrogram, self._settings
+        rate = self._first.sample_rate
+        num_samples = max(1, round(seconds * rate))
+        stretch = Stretch.whole(-(-num_samples * config.sample_rate // rate), config)
+        frames = stretch.frames(config)
+        here, there = (_stretched(log_mel, frames) for log_mel in self._log_mels)
+        move = BlendMove(there, course, settings.levels, settings.keep_loudness)
+        reconstructor = Reconstructor(
+            self._model,
+            device=str(self._model.device),
+            move=None if move.is_identity else move,
+            polish_steps=settings.polish_steps,
+        )
+        signal = _LogMelSignal(stretch, self._log_lambda, self._channel_of, here)
+        watch = Stopwatch()
+        sound = reconstructor.sound(reconstructor.code([signal], watch), watch)[0]
+        sound = resample(sound, config.sample_rate, rate)[:, :num_samples]
+        clip = Clip(sound, rate, self._first.bit_depth)
+        write_audio(destination, clip, format=settings.format)
+
+
+@dataclass(frozen=True)
+class _LogMelSignal:
+    """A whole sound that is log-mel already."""
+
+    stretch: Stretch
+    log_lambda: float | None
+    channel_of: tuple[int, ...]
+    whole: Tensor  # [channel, mel, frame]
+
+    def log_mel(self, config: SpectrogramConfig) -> Tensor:
+        """All of it."""
+        frames = self.stretch.frames_needed(config)
+        return self.whole[:, :, frames.start : frames.stop]
+
+
+def _read_whole(path: Path) -> Clip:
+    clip = read_audio(path, duration_seconds=MAX_BLEND_SECONDS + 1)
+    if clip.duration_seconds > MAX_BLEND_SECONDS:
+        raise UnsupportedAudioError(
+            f"{path}: expected at most {MAX_BLEND_SECONDS:.0f} s to blend, got more; "
+            "cut the file, or move the timbre alone, which takes any length"
+        )
+    return clip
+
+
+def _identical_in_both(first: Waveform, second: Waveform) -> tuple[int, ...]:
+    """For each channel the first one that is identical to it in both sounds."""
+    found: list[int] = []
+    for index in range(first.shape[0]):
+        same = (
+            other
+            for other in found
+            if np.array_equal(first[other], first[index])
+            and np.array_equal(second[other], second[index])
+        )
+        found.append(next(same, index))
+    return tuple(found)
+
+
+def _stretched(log_mel: Tensor, frames: int) -> Tensor:
+    """`[channel, mel, frame]` over another number of frames, at the same pitch."""
+    if log_mel.shape[2] == frames:
+        return log_mel
+    return functional.interpolate(log_mel, size=frames, mode="linear", align_corners=False)

@@ -1,0 +1,102 @@
+"""Config tables of the VAE: its shape, its bottleneck, and what it is conditioned on."""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field, model_validator
+
+from audiovae.config_base import Config, KernelSize
+
+
+class LevelConfig(Config):
+    """One level of the hierarchy; levels are listed from fine to coarse."""
+
+    stride: int = Field(ge=1, description="downsampling from the level below")
+    groups: int = Field(ge=1, description="latent groups, decoded one after the other")
+    channels: int = Field(ge=1, description="latent channels of a group")
+    encoder_blocks: int = Field(default=2, ge=0)
+    decoder_blocks: int = Field(default=2, ge=0, description="blocks before each latent group")
+
+
+class VAEConfig(Config):
+    """Size and shape of the hierarchical VAE."""
+
+    width: int = Field(default=320, ge=8, multiple_of=4)
+    expansion: int = Field(default=3, ge=1)
+    kernel_size: KernelSize = 7
+    head_blocks: int = Field(default=2, ge=0, description="blocks after the finest latents")
+    levels: tuple[LevelConfig, ...] = Field(
+        default=(
+            LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=4, decoder_blocks=2),
+            LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=3, decoder_blocks=2),
+            LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
+            LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
+        ),
+        min_length=1,
+    )
+
+    @property
+    def total_stride(self) -> int:
+        """Mel frames behind one step of the coarsest level."""
+        # A list, not a generator: torch.compile breaks the graph at generators.
+        return math.prod([level.stride for level in self.levels])
+
+
+class BottleneckConfig(Config):
+    """How features become latents: `kind` names a module of `models/bottlenecks`."""
+
+    kind: str = "quantized"
+    min_scale: float = Field(default=0.08, gt=0)
+    max_scale: float = Field(default=64.0, gt=0)
+    scale_table_size: int = Field(default=64, ge=2, le=256)
+    codebooks: int = Field(default=8, ge=1, description="of vq: residual stages of a group")
+    codes: int = Field(default=256, ge=2, le=1 << 16, description="of vq: entries of a codebook")
+    prior_rows: int = Field(
+        default=32, ge=1, le=256, description="of vq: distributions that the prior chooses from"
+    )
+    commitment_weight: float = Field(default=0.25, ge=0, description="of vq")
+    codebook_decay: float = Field(default=0.99, gt=0, lt=1, description="of vq: of the averages")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> BottleneckConfig:
+        if self.max_scale <= self.min_scale:
+            raise ValueError("max_scale must be above min_scale")
+        return self
+
+
+class QualityConfig(Config):
+    """Rate-distortion conditioning (QARV): the range of the trade-off lambda."""
+
+    min_lambda: float = Field(default=48.0, gt=0)
+    max_lambda: float = Field(default=16_384.0, gt=0)
+    embedding_channels: int = Field(default=128, ge=8)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> QualityConfig:
+        if self.max_lambda < self.min_lambda:
+            raise ValueError("max_lambda must not be below min_lambda")
+        return self
+
+
+class TimbreConfig(Config):
+    """A clip-wide code of how it sounds, beside latents that hold what is played."""
+
+    channels: int = Field(default=64, ge=1, description="size of the code")
+    width: int = Field(default=128, ge=8, multiple_of=4, description="of the code's encoder")
+    blocks: int = Field(default=2, ge=0, description="of that encoder, at 43 Hz and at 11 Hz")
+    context_channels: int = Field(default=128, ge=8, description="what decoder blocks are told")
+
+
+class LabelConfig(Config):
+    """Conditioning on a class: folder names, or what a CSV file says."""
+
+    classes: tuple[str, ...] = Field(default=(), description="filled in from the training data")
+    embedding_channels: int = Field(default=64, ge=1)
+    dropout: float = Field(default=0.15, ge=0, le=1, description="share of clips told no class")
+
+
+class PitchConfig(Config):
+    """Conditioning on the fundamental frequency of every step."""
+
+    dropout: float = Field(default=0.15, ge=0, le=1, description="share of clips told no pitch")

@@ -1,0 +1,25 @@
+"""Compilation of what a training step runs again and again in one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
+
+from audiovae.config import TrainingConfig
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+
+
+def compiled(
+    function: Callable[_Arguments, _Result], config: TrainingConfig, device: torch.device
+) -> Callable[_Arguments, _Result]:
+    """The function as one graph on a GPU, if the config wants it; as it is elsewhere.
+
+    A graph that breaks, or that is made anew for every shape, is refused rather than slow.
+    """
+    if not config.compile or device.type != "cuda":
+        return function
+    return torch.compile(function, fullgraph=True, dynamic=False)

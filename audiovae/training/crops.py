@@ -1,0 +1,95 @@
+"""Random crops of a corpus, drawn where the corpus is."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from audiovae.training.data import Corpus
+
+_SPILL_SHARE = 8  # a crop may reach over a clip's end by an eighth, so that ends are learnt too
+_READERS = 16  # threads that read crops from files
+
+
+@dataclass(frozen=True)
+class Crops:
+    """A batch of crops.
+
+    Attributes:
+        data: `[batch, position, ...]` in the corpus's own type, zero beyond a clip's end.
+        lengths: `[batch]`, positions that are signal.
+        clips: `[batch]`, which clip each is of; on the CPU.
+    """
+
+    data: Tensor
+    lengths: Tensor
+    clips: Tensor
+
+
+def draw_crops(
+    corpus: Corpus, batch_size: int, crop: int, generator: torch.Generator, device: torch.device
+) -> Crops:
+    """Draw random crops, clips in proportion to their length.
+
+    Args:
+        corpus: Where from.
+        batch_size: Crops to draw.
+        crop: Positions of a crop.
+        generator: A CPU generator; its state is all the randomness there is.
+        device: Where the crops are wanted.
+    """
+    draw = torch.rand(2, batch_size, generator=generator, dtype=torch.float64)
+    clips = torch.searchsorted(corpus.ends, (draw[0] * corpus.ends[-1]).long(), right=True)
+    lengths = corpus.lengths[clips]
+    room = (lengths - crop + crop // _SPILL_SHARE).clamp(min=0) + 1
+    places = (draw[1] * room).long()
+    counts = (lengths - places).clamp(max=crop)
+    starts = corpus.starts[clips] + places
+    copy = _copy_mapped if corpus.mapped else _gather
+    data = copy(corpus, clips, starts, counts, crop).to(device)
+    return Crops(data, to_device(counts, device), clips)
+
+
+def _gather(corpus: Corpus, clips: Tensor, starts: Tensor, counts: Tensor, crop: int) -> Tensor:
+    """All crops in one step, where the corpus is."""
+    (array,) = corpus.arrays
+    steps = torch.arange(crop, device=array.device)
+    positions = to_device(starts, array.device)[:, None] + steps  # [batch, position]
+    inside = steps < to_device(counts, array.device)[:, None]
+    inside = inside.reshape(*inside.shape, *(1 for _ in array.shape[1:]))
+    return array[positions.clamp(max=len(array) - 1)] * inside
+
+
+def _copy_mapped(
+    corpus: Corpus, clips: Tensor, starts: Tensor, counts: Tensor, crop: int
+) -> Tensor:
+    """Many crops at once, because on a disk or a network each copy is a wait."""
+    first = corpus.arrays[0]
+    data = first.new_zeros((len(clips), crop, *first.shape[1:]))
+    drawn = list(
+        zip(corpus.array_of[clips].tolist(), starts.tolist(), counts.tolist(), strict=True)
+    )
+
+    def copy(rows: range) -> None:
+        for row in rows:
+            array, start, count = drawn[row]
+            data[row, :count] = corpus.arrays[array][start : start + count]
+
+    list(_readers().map(copy, (range(i, len(clips), _READERS) for i in range(_READERS))))
+    return data
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """A small tensor of the CPU on the device, without waiting for what the device is doing."""
+    if device.type != "cuda":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+@lru_cache(maxsize=1)
+def _readers() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_READERS, thread_name_prefix="crops")

@@ -1,0 +1,182 @@
+"""Batches of pairs: the same phrase on two instruments, and the second one in another phrase.
+
+    source      phrase p on instrument A     what is played is taken from here
+    reference   phrase q on instrument B     how it sounds is taken from here
+    target      phrase p on instrument B     the truth
+
+The second half of a batch is the first one the other way round, from B to A. An equaliser drawn
+for B changes target and reference alike, so every batch holds instruments that nobody rendered;
+source and target have one level, so level belongs to what is played.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from audiovae.config import SpectrogramConfig
+from audiovae.spectrogram import log_mel_to_db
+from audiovae.training.pairs import Pairs
+
+REFERENCE_FRAMES = 192
+_SEGMENT_FRAMES = 16
+_SHUFFLED_SHARE = 0.5
+_SAME_DUET_SHARE = 0.5
+_LEVEL_RANGE_DB = (-24.0, 9.0)
+_EQUALISED_SHARE = 0.5
+_TILT_DB = 12.0
+_BUMPS, _BUMP_DB = 4, 8.0
+_BAND_LIMITED_SHARE = 0.2
+_BAND_LIMIT_NATS_PER_BAND = 0.7
+_SILENCE_MARGIN = 0.02  # above float16's rounding of the floor
+_DB_PER_NAT = float(log_mel_to_db(torch.ones(1)))
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """What one step learns from.
+
+    Row `pair + i` is row `i` the other way round. Of the first `2 * duets` rows half of the
+    neighbours share the target's instrument, so that their sum is that instrument playing both
+    phrases.
+
+    Attributes:
+        source: `[batch, mel, frame]`.
+        reference: `[batch, mel, reference_frame]`.
+        target: `[batch, mel, frame]`.
+    """
+
+    source: Tensor
+    reference: Tensor
+    target: Tensor
+
+
+class PairDraw:
+    """Draws batches from pairs; all randomness comes from the generator that is handed in."""
+
+    def __init__(self, pairs: Pairs, config: SpectrogramConfig) -> None:
+        """Make the tables of who plays what.
+
+        Args:
+            pairs: Where from; every instrument plays at least two phrases.
+            config: Gives the floor.
+        """
+        self._pairs, self._floor, self._players = pairs, config.log_floor, pairs.players
+        self._device = pairs.log_mel.device
+        order = pairs.instrument_of.argsort(stable=True)
+        counts = pairs.instrument_of.bincount()
+        firsts = counts.cumsum(0) - counts
+        ranks = torch.empty_like(order)
+        ranks[order] = torch.arange(len(order)) - firsts[pairs.instrument_of[order]]
+        self._by_instrument, self._counts, self._firsts, self._ranks = order, counts, firsts, ranks
+        self._usual_level = float(0.5 * pairs.band_power.mean(dim=1).log().mean())
+
+    def __call__(
+        self,
+        num_pairs: int,
+        crop_frames: int,
+        generator: torch.Generator,
+        *,
+        duets: int,
+        same_share: float,
+    ) -> PairBatch:
+        """Draw a batch of `2 * num_pairs` rows.
+
+        Args:
+            num_pairs: Each gives two rows, one for each way.
+            crop_frames: Frames of source and target.
+            generator: A CPU generator.
+            duets: Neighbours among the first rows that are to be summed.
+            same_share: Of pairs whose source is the target itself.
+        """
+        draw = _Draw(num_pairs, generator)
+        _, length, num_mels = self._pairs.log_mel.shape
+        target = draw.below(len(self._pairs.phrase_of))
+        row = torch.arange(num_pairs)
+        second = (row < 2 * duets) & (row % 2 == 1) & draw.happens(_SAME_DUET_SHARE)
+        target = torch.where(second, self._other_clip(target, draw).roll(1), target)
+        source = target - target % self._players + draw.below(self._players)
+        same = draw.happens(same_share)
+        source = torch.where(same, target, source)
+        colour, other_colour = draw.equaliser(num_mels), draw.equaliser(num_mels)
+        colour = torch.where(second[:, None], colour.roll(1, 0), colour)
+        other_colour = torch.where(same[:, None], colour, other_colour)
+        level = self._usual_level + draw.uniform(*_LEVEL_RANGE_DB) / _DB_PER_NAT
+        start = draw.below(length - crop_frames + 1)
+        frames = start[:, None] + torch.arange(crop_frames)
+
+        def both(one: Tensor, other: Tensor) -> Tensor:
+            return torch.cat([one, other])
+
+        draw_all = _Draw(2 * num_pairs, generator)
+        wanted, colours = both(target, source), both(colour, other_colour)
+        reference, heard = self._other_clip(wanted, draw_all), self._reference_frames(draw_all)
+        frames, level = both(frames, frames), both(level, level)
+        return PairBatch(
+            source=self._clips(both(source, target), frames, both(other_colour, colour), level),
+            reference=self._clips(reference, heard, colours, level),
+            target=self._clips(wanted, frames, colours, level),
+        )
+
+    def _other_clip(self, clips: Tensor, draw: _Draw) -> Tensor:
+        """For each clip another one by the same instrument."""
+        instrument = self._pairs.instrument_of[clips]
+        count = self._counts[instrument]
+        further = 1 + (draw.uniform(0, 1) * (count - 1).clamp(min=1)).long()
+        rank = (self._ranks[clips] + further) % count
+        return self._by_instrument[self._firsts[instrument] + rank]
+
+    def _reference_frames(self, draw: _Draw) -> Tensor:
+        """`[batch, frame]`: a stretch of the clip, for half of the rows in shuffled pieces."""
+        length = min(REFERENCE_FRAMES, self._pairs.log_mel.shape[1])
+        start = draw.below(self._pairs.log_mel.shape[1] - length + 1)
+        pieces = torch.arange(length).reshape(-1, _SEGMENT_FRAMES)
+        kept = torch.arange(len(pieces)).expand(len(start), -1)
+        order = torch.where(draw.happens(_SHUFFLED_SHARE)[:, None], draw.order(len(pieces)), kept)
+        return start[:, None] + pieces[order].flatten(1)
+
+    def _clips(self, clips: Tensor, frames: Tensor, colour: Tensor, level: Tensor) -> Tensor:
+        """`[batch, mel, frame]` under an equaliser and at a level."""
+        device = self._device
+        rows, colour, level = clips.to(device), colour.to(device), level.to(device)
+        log_mel = self._pairs.log_mel[rows[:, None], frames.to(device)].float().transpose(1, 2)
+        power = self._pairs.band_power[rows] * (2 * colour).exp()
+        gain = level - 0.5 * power.mean(dim=1).log()
+        silent = log_mel <= self._floor + _SILENCE_MARGIN
+        changed = log_mel + colour[:, :, None] + gain[:, None, None]
+        return changed.masked_fill(silent, self._floor).clamp(min=self._floor)
+
+
+class _Draw:
+    """Draws one number a row."""
+
+    def __init__(self, rows: int, generator: torch.Generator) -> None:
+        self._rows, self._generator = rows, generator
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        return torch.rand(self._rows, generator=self._generator) * (high - low) + low
+
+    def below(self, limit: int) -> Tensor:
+        return torch.randint(limit, (self._rows,), generator=self._generator)
+
+    def happens(self, probability: float) -> Tensor:
+        return self.uniform(0, 1) < probability
+
+    def order(self, count: int) -> Tensor:
+        """`[row, count]`: a permutation a row."""
+        return torch.rand(self._rows, count, generator=self._generator).argsort(dim=1)
+
+    def equaliser(self, num_mels: int) -> Tensor:
+        """`[row, mel]`, smooth gains in nats; some are flat, some cut the highest bands off."""
+        band = torch.linspace(0, 1, num_mels)
+        gains = (self.uniform(-_TILT_DB, _TILT_DB) / _DB_PER_NAT)[:, None] * (band - 0.5)
+        for _ in range(_BUMPS):
+            height = self.uniform(-_BUMP_DB, _BUMP_DB) / _DB_PER_NAT
+            centre, width = self.uniform(0, 1)[:, None], self.uniform(0.03, 0.2)[:, None]
+            gains = gains + height[:, None] * torch.exp(-0.5 * ((band - centre) / width).square())
+        gains = gains * self.happens(_EQUALISED_SHARE)[:, None]
+        edge = torch.where(self.happens(_BAND_LIMITED_SHARE), self.uniform(0.55, 0.95), 1.0)
+        above = (band - edge[:, None]).clamp(min=0) * num_mels
+        return gains - _BAND_LIMIT_NATS_PER_BAND * above

@@ -1,0 +1,171 @@
+"""Audio to one shard: its log-mel frames, and on request its waveforms, a piece at a time."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from audiovae.audio import AudioInfo, ResampledReader
+from audiovae.config import SpectrogramConfig
+from audiovae.errors import CorruptAudioError
+from audiovae.spectrogram import num_frames
+from audiovae.training.data import log_mel_pieces
+from audiovae.training.decoding import to_int16
+from audiovae.training.shard_index import ClipPart, ShardRow, array_facts
+
+
+def frames_of(info: AudioInfo, config: SpectrogramConfig) -> int:
+    """Mel frames of a file, once it is at the shards' rate."""
+    return num_frames(-(-info.num_samples * config.sample_rate // info.sample_rate), config)
+
+
+class ShardWriter:
+    """Context that writes one shard: parts are appended, a part that fails leaves no trace.
+
+    Args:
+        name: Of the shard's file, for the index.
+        log_mel: Where the frames go.
+        waveform: Where the samples go; None to leave them out.
+        config: The spectrogram.
+
+    Attributes:
+        num_frames: What is in the shard.
+    """
+
+    def __init__(
+        self, name: str, log_mel: Path, waveform: Path | None, config: SpectrogramConfig
+    ) -> None:
+        self._name, self._config = name, config
+        self._log_mel = _ArrayFile(log_mel, config.num_mels, "<f2")
+        self._waveform = _ArrayFile(waveform, config.hop_samples, "<i2") if waveform else None
+        self.num_frames = 0
+
+    def __enter__(self) -> ShardWriter:
+        """Return the writer itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        """Give the arrays their final size."""
+        for array in self._arrays():
+            array.close()
+
+    def add(self, file: Path, part: ClipPart) -> ShardRow:
+        """Append a part of `file`, in memory that does not grow with its length.
+
+        Raises:
+            AudioReadError: If the file cannot be read, or is not as long as it was said to be.
+        """
+        before = self.num_frames
+        try:
+            return self._append(file, part)
+        except Exception:
+            for array in self._arrays():
+                array.cut_back(before)
+            self.num_frames = before
+            raise
+
+    def _append(self, file: Path, part: ClipPart) -> ShardRow:
+        config, hop = self._config, self._config.hop_samples
+        first_frame, stop = self.num_frames, part.source_frame + part.num_frames
+        with ResampledReader(file, config.sample_rate) as reader:
+            total = num_frames(reader.num_samples, config)
+            if total != part.file_frames:
+                raise CorruptAudioError(
+                    f"{file}: expected {part.file_frames} frames, as its header said, got {total}; "
+                    "copy the file again from its source"
+                )
+            sound = _MonoSound(reader)
+            pieces = log_mel_pieces(sound.read, reader.num_samples, config, part.source_frame, stop)
+            at = part.source_frame
+            for piece in pieces:
+                self._log_mel.append(_to_numpy(piece))
+                if self._waveform:
+                    samples = sound.held(at * hop, (at + len(piece)) * hop)
+                    self._waveform.append(samples.reshape(-1, hop))
+                at += len(piece)
+            self.num_frames += part.num_frames
+            return ShardRow(
+                path=part.path,
+                shard=self._name,
+                first_frame=first_frame,
+                num_frames=part.num_frames,
+                sample_rate=reader.info.sample_rate,
+                seconds=reader.info.duration_seconds,
+                source_frame=part.source_frame,
+                file_frames=part.file_frames,
+                num_samples=min(stop * hop, reader.num_samples) - part.source_frame * hop,
+                size=part.size,
+                mtime_ns=part.mtime_ns,
+                sha256=part.sha256,
+            )
+
+    def _arrays(self) -> Iterator[_ArrayFile]:
+        yield self._log_mel
+        if self._waveform:
+            yield self._waveform
+
+
+class _MonoSound:
+    """The mean of a file's channels, which remembers the range that was read last."""
+
+    def __init__(self, reader: ResampledReader) -> None:
+        self._reader = reader
+        self._start = 0
+        self._samples = np.zeros(0, np.float32)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """`[1, sample]` of a range of the file."""
+        self._start = start
+        self._samples = self._reader.read(start, stop).mean(axis=0)
+        return self._samples[None]
+
+    def held(self, start: int, stop: int) -> NDArray[np.int16]:
+        """A range inside the last one; zeros beyond the end of the file."""
+        samples = np.zeros(stop - start, np.int16)
+        known = self._samples[start - self._start : stop - self._start]
+        samples[: len(known)] = to_int16(known)
+        return samples
+
+
+class _ArrayFile:
+    """A two-dimensional .npy file that grows by rows."""
+
+    def __init__(self, path: Path, width: int, dtype: str) -> None:
+        self._width, self._dtype = width, np.dtype(dtype)
+        self._file: BinaryIO = path.open("wb")
+        self._file.write(self._header(0))
+        self._data_start = self._file.tell()
+
+    def append(self, rows: NDArray[np.generic]) -> None:
+        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+
+    def cut_back(self, num_rows: int) -> None:
+        self._file.seek(self._data_start + num_rows * self._width * self._dtype.itemsize)
+        self._file.truncate()
+
+    def close(self) -> None:
+        with self._file:
+            rows = (self._file.tell() - self._data_start) // self._width // self._dtype.itemsize
+            self._file.seek(0)
+            self._file.write(self._header(rows))
+
+    def _header(self, num_rows: int) -> bytes:
+        """As long for any number of rows: numpy pads it for that."""
+        header = io.BytesIO()
+        facts = array_facts(num_rows, self._width, self._dtype.str)
+        np.lib.format.write_array_header_1_0(header, facts)
+        return header.getvalue()
+
+
+def _to_numpy(log_mel: Tensor) -> NDArray[np.generic]:
+    frames: NDArray[np.generic] = log_mel.numpy()
+    return frames

@@ -1,0 +1,180 @@
+"""Find what does not sound normal: `python -m pipelines.detect_anomalies --normal A --test B`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from audiovae.commands import (
+    CheckpointOption,
+    ExitStatus,
+    Interrupted,
+    UsageProblem,
+    end_process,
+    one_line,
+    run_command,
+)
+from pipelines.batch_transform import AllowErrors, Device, Executor, Workers
+from pipelines.measured import Profiles, Workforce, input_root, measure_directory
+
+if TYPE_CHECKING:
+    from pipelines.detection.judging import Judgement
+    from pipelines.measured import MeasuredFile
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+_OUTPUT_SUFFIX: Final = "_anomalies"
+_ADAPTED: Final = "adapted"
+
+_EXAMPLE = "\n\n".join(
+    (
+        "[bold]Example:[/bold]  python -m pipelines.detect_anomalies --normal good/ --test today/",
+        "writes [cyan]today_anomalies/[/cyan]: anomalies.html (heat maps, players), scores.csv (a "
+        "line a file), seconds.jsonl (a score a second), anomalies.json (threshold; AUC and ROC "
+        "with --labels). Run it again at any time: only new files are measured.",
+        "[bold]Exit status:[/bold]  0 all done, 3 some inputs failed, 2 wrong usage, 1 fatal, "
+        "130 interrupted. Alarms are results, not failures.",
+    )
+)
+
+
+@app.command(epilog=_EXAMPLE)
+def detect_anomalies(
+    normal: Annotated[Path, typer.Option(help="Directory of normal sounds.", show_default=False)],
+    test: Annotated[
+        Path, typer.Option(help="Directory of sounds to judge, or one file.", show_default=False)
+    ],
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where results go. Default: TEST's name + _anomalies, beside TEST."),
+    ] = None,
+    false_alarm_rate: Annotated[
+        float, typer.Option(min=1e-6, max=0.5, help="Share of normal files that may raise alarm.")
+    ] = 0.01,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="CSV with the columns file and label (1: anomaly, 0: normal), for AUC."),
+    ] = None,
+    adapt: Annotated[
+        float | None,
+        typer.Option(min=0.05, help="Fine-tune the model on the normal sounds, minutes, first."),
+    ] = None,
+    checkpoint: CheckpointOption = "base",
+    executor: Executor = "auto",
+    workers: Workers = None,
+    device: Device = "auto",
+    allow_errors: AllowErrors = False,
+) -> None:
+    """Score sounds by how unlike normal ones they are: each file, each second, each cell.
+
+    The normal sounds calibrate the scores; nothing is trained, unless --adapt says so.
+    """
+    root = input_root(test)
+    input_root(normal)
+    if labels is not None and not labels.is_file():
+        raise UsageProblem(f"--labels: expected a CSV file, got '{labels}'; check the path")
+    beside = Path(os.path.abspath(test.expanduser()))
+    results = Path(os.path.abspath(output_dir or beside.parent / (beside.name + _OUTPUT_SUFFIX)))
+    _require_apart(results, root, input_root(normal))
+    if adapt is not None:
+        checkpoint = _adapted(checkpoint, normal, results / _ADAPTED, adapt, device)
+    workforce = Workforce(checkpoint, executor, workers, device)
+    statuses, files = [], []
+    for given, name in ((normal, "normal"), (test, "test")):
+        sys.stdout.write(f"measuring {name}: {one_line(given)}\n")
+        status, measured = measure_directory(given, results / name, "profile", workforce)
+        statuses.append(status)
+        files.append(measured)
+    judgement, page = _judge(results, test, normal, files, false_alarm_rate, labels, checkpoint)
+    _say(judgement, results, page)
+    failed = ExitStatus.FAILED_INPUTS in statuses and not allow_errors
+    raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
+
+
+def _require_apart(results: Path, *roots: Path) -> None:
+    for root in roots:
+        if root == results or results in root.parents:
+            raise UsageProblem(
+                f"--output-dir: expected a directory that does not contain the inputs, got "
+                f"'{results}'; choose another"
+            )
+
+
+def _judge(
+    results: Path,
+    test: Path,
+    normal: Path,
+    files: Sequence[Sequence[MeasuredFile]],
+    false_alarm_rate: float,
+    labels: Path | None,
+    checkpoint: str,
+) -> tuple[Judgement, Path]:
+    """Learn what is normal, judge the rest, and write what came of it."""
+    from audiovae.analysis.anomaly import Detector
+    from pipelines.detection.judging import judge_files
+    from pipelines.detection.labels import read_anomaly_labels
+    from pipelines.detection.page import PageFacts, write_anomaly_page
+    from pipelines.runner.lock import OutputLock
+    from pipelines.training_display import CountingDisplay
+
+    normal_files, test_files = files
+    known = read_anomaly_labels(labels, [file.name for file in test_files]) if labels else {}
+    profiles = Profiles(test_files)
+    with OutputLock(results, input_root(test)), CountingDisplay("judged") as display:
+        detector = Detector(Profiles(normal_files))
+        judgement = judge_files(
+            detector, test_files, profiles, false_alarm_rate, known, results, display.show
+        )
+        facts = PageFacts(test.name, normal.name, Path(checkpoint).stem, len(normal_files))
+        page = write_anomaly_page(results, facts, judgement, detector, test_files, profiles)
+    return judgement, page
+
+
+def _say(judgement: Judgement, results: Path, page: Path) -> None:
+    threshold = judgement.threshold
+    lines = [
+        f"alarms: {judgement.alarms} of {len(judgement.verdicts)} files above "
+        f"{threshold.value:.3f} (false alarm rate {judgement.false_alarm_rate:g})"
+    ]
+    if threshold.is_extrapolated:
+        count = len(judgement.normal_scores)
+        lines.append(
+            f"note: {count} normal sounds show rates down to {1 / (count + 1):.3g}; this threshold "
+            "is extrapolated from their largest scores"
+        )
+    if judgement.curve is not None:
+        lines.append(f"auc: {judgement.curve.area:.3f}")
+    lines += [f"outputs: {one_line(results)}", f"page: {one_line(page)}"]
+    sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _adapted(checkpoint: str, normal: Path, run: Path, minutes: float, device: str) -> str:
+    """Fine-tune on the normal sounds, or go on, or take what an earlier run made."""
+    from pipelines import train
+
+    model = run / "base.safetensors"
+    done = run / f"adapted_{minutes:g}_minutes"
+    if not done.exists():
+        arguments = ["--init", checkpoint, "--data", str(normal), "--output-dir", str(run)]
+        arguments += ["--minutes", f"{minutes:g}", "--device", device]
+        resume = ["--resume"] if run.exists() else []
+        status = train.main([*arguments, *resume])
+        if status == ExitStatus.INTERRUPTED:
+            raise Interrupted("stopped; run the same command again to continue")
+        if status != ExitStatus.DONE:
+            raise typer.Exit(status)
+        done.touch()
+    return str(model)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(app, argv, prog_name="python -m pipelines.detect_anomalies")
+
+
+if __name__ == "__main__":
+    end_process(main())

@@ -1,0 +1,1 @@
+"""`detect_anomalies`, step by step: labels, judging, results, page."""

@@ -1,0 +1,275 @@
+"""Make new sounds: `python -m pipelines.generate --output-dir OUT`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+import typer
+
+from audiovae.commands import (
+    CheckpointOption,
+    Interrupted,
+    QualityOption,
+    UsageProblem,
+    end_process,
+    load_for_command,
+    one_line,
+    run_command,
+)
+
+if TYPE_CHECKING:
+    from audiovae.audio import Clip
+    from audiovae.generation import Studio
+
+app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+_FACTS_NAME: Final = "generate.json"
+_TEMPERATURE: Final = "0.7"
+_SECONDS: Final = 6.0
+_SHOWN: Final = 100  # by the page
+
+_EXAMPLE = "\n\n".join(
+    (
+        "[bold]Examples:[/bold]  python -m pipelines.generate --output-dir new --num 8",
+        "python -m pipelines.generate --output-dir more --like loop.wav --keep coarse:3",
+        "python -m pipelines.generate --output-dir on --continue loop.wav --seconds 5",
+        "python -m pipelines.generate --output-dir way --from a.wav --to b.wav --steps 7",
+        "Each writes numbered sounds, [cyan]generate.html[/cyan] to play them, "
+        "[cyan]contact_sheet.png[/cyan] and generate.json. Same seed, same bytes.",
+    )
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """The command line: what is to be made of which clips."""
+
+    num: int
+    seconds: float | None
+    seed: int
+    like: Path | None
+    keep: str
+    go_on: Path | None
+    start: Path | None
+    end: Path | None
+    steps: int
+    along: Literal["line", "arc"]
+
+    @property
+    def sources(self) -> list[Path]:
+        """Clips that are read."""
+        named = (self.like, self.go_on, self.start, self.end)
+        return [path for path in named if path is not None]
+
+
+@app.command(epilog=_EXAMPLE)
+def generate(
+    output_dir: Annotated[Path, typer.Option(help="Where the sounds go.", show_default=False)],
+    num: Annotated[int, typer.Option(min=1, max=1000, help="How many sounds.")] = 8,
+    seconds: Annotated[
+        float | None,
+        typer.Option(min=0.1, help="Length; of what is added, with --continue. Default: 6."),
+    ] = None,
+    temperature: Annotated[
+        str,
+        typer.Option(
+            help="0: the most likely sound, 1: the prior; or one for each level, coarse to fine, "
+            "as in 0.6,0.7,0.8,0.8."
+        ),
+    ] = _TEMPERATURE,
+    seed: Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")] = 0,
+    quality: QualityOption = 6,
+    like: Annotated[
+        Path | None, typer.Option(help="Vary this clip: keep some levels, draw the others.")
+    ] = None,
+    keep: Annotated[
+        str, typer.Option(help="With --like: coarse:N or fine:N, how many levels stay.")
+    ] = "coarse:2",
+    go_on: Annotated[
+        Path | None, typer.Option("--continue", help="Continue this clip for --seconds.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="With --to: go from this clip to that one.")
+    ] = None,
+    end: Annotated[Path | None, typer.Option("--to", help="See --from.")] = None,
+    steps: Annotated[
+        int, typer.Option(min=2, max=100, help="With --from: sounds on the way, with both ends.")
+    ] = 5,
+    along: Annotated[
+        Literal["line", "arc"], typer.Option(help="With --from: straight, or on the sphere.")
+    ] = "line",
+    label: Annotated[
+        str | None, typer.Option(help="Class of the sounds, for a model trained with labels.")
+    ] = None,
+    pitch: Annotated[
+        float | None,
+        typer.Option(min=20, max=5000, help="Hz, for a model trained with pitch."),
+    ] = None,
+    checkpoint: CheckpointOption = "base",
+    device: Annotated[
+        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")
+    ] = "auto",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")
+    ] = False,
+) -> None:
+    """Draw sounds from the model's prior, alone or with a part of a given clip kept."""
+    from audiovae.generation import Studio, Wish
+    from audiovae.sampling import level_temperatures
+    from audiovae.sources import probe_source
+    from pipelines.runner.local import resolve_device
+
+    request = Request(num, seconds, seed, like, keep, go_on, start, end, steps, along)
+    _check(request, output_dir, overwrite)
+    temperatures = _numbers(temperature)
+    for source in request.sources:
+        probe_source(source)
+    model = load_for_command(checkpoint, resolve_device(device))
+    wish = Wish(level_temperatures(model, temperatures), quality, label, pitch)
+    num_levels = len(model.vae.level_names())
+    kept = _levels(keep, num_levels) if like is not None else ()
+    facts = {"model": model.id, "temperatures": wish.temperatures, "quality": quality}
+    facts |= {"label": label, "pitch_hz": pitch, "seed": seed}
+    told = f"temperature {temperature} · quality {quality}"
+    _write(
+        _sounds(request, Studio(model, wish), kept), output_dir, request, facts, checkpoint, told
+    )
+
+
+def sound_seed(seed: int, index: int) -> int:
+    """The seed of one of several sounds: it does not depend on how many there are."""
+    digest = hashlib.sha256(f"{seed}/{index}".encode()).digest()
+    return int.from_bytes(digest[:7], "big")
+
+
+def _sounds(request: Request, studio: Studio, kept: tuple[int, ...]) -> Iterator[tuple[str, Clip]]:
+    """Each sound with its label, one at a time."""
+    from audiovae.audio import read_audio
+
+    if request.start is not None and request.end is not None:
+        ends = [read_audio(path) for path in (request.start, request.end)]
+        amounts = [step / (request.steps - 1) for step in range(request.steps)]
+        clips = studio.between(ends[0], ends[1], amounts, request.along)
+        yield from zip((f"{amount:.3f}" for amount in amounts), clips, strict=True)
+        return
+    source = request.like or request.go_on
+    clip = None if source is None else read_audio(source)
+    seconds = _SECONDS if request.seconds is None else request.seconds
+    for index in range(request.num):
+        seed = sound_seed(request.seed, index)
+        if clip is None:
+            yield f"sample {index}", studio.fresh(seconds, seed)
+        elif request.like is not None:
+            yield f"variation {index}", studio.varied(clip, kept, seed)
+        else:
+            yield f"continuation {index}", studio.continued(clip, seconds, seed)
+
+
+def _write(
+    sounds: Iterator[tuple[str, Clip]],
+    output_dir: Path,
+    request: Request,
+    facts: dict[str, object],
+    checkpoint: str,
+    told: str,
+) -> None:
+    """Write the sounds, and the page that shows them."""
+    from audiovae.audio import write_audio
+    from pipelines.morph_page import MorphFacts, write_morph_page
+    from pipelines.runner.lock import OutputLock
+    from pipelines.runner.stopping import StopRequest
+    from pipelines.training_display import CountingDisplay
+
+    root = request.sources[0].resolve().parent if request.sources else output_dir
+    total = request.steps if request.start is not None else request.num
+    shown = {one_line(path.name): path for path in request.sources}
+    with OutputLock(output_dir, root), StopRequest() as stop, CountingDisplay("sounds") as display:
+        stop.immediate = False
+        for index, (label, clip) in enumerate(sounds):
+            path = output_dir / f"{index:03d}.wav"
+            write_audio(path, clip)
+            if len(shown) < _SHOWN:
+                shown[label] = path
+            display.show(index + 1, total)
+            if stop.requested:
+                raise Interrupted("stopped; what is written is whole, run again with --overwrite")
+        _write_facts(output_dir / _FACTS_NAME, request, facts)
+        names = [one_line(path.name) for path in request.sources]
+        title = " to ".join(names) if names else f"{total} new sounds"
+        page_facts = MorphFacts(title, checkpoint, told, f"seed {request.seed}", "generate")
+        page = write_morph_page(output_dir, shown, page_facts)
+    sys.stdout.write(f"sounds: {total} in {one_line(output_dir)}\npage: {one_line(page)}\n")
+
+
+def _write_facts(path: Path, request: Request, facts: dict[str, object]) -> None:
+    """What made the sounds; no paths, only names."""
+    asked = {
+        "num": request.num,
+        "seconds": request.seconds,
+        "keep": request.keep if request.like is not None else None,
+        "steps": request.steps if request.start is not None else None,
+        "sources": [one_line(source.name) for source in request.sources],
+    }
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(json.dumps(facts | asked, indent=2) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def _check(request: Request, output_dir: Path, overwrite: bool) -> None:
+    """Refuse contradictions, and to replace an earlier run unasked."""
+    if (request.start is None) != (request.end is None):
+        raise UsageProblem("expected --from and --to together, got one of them; give both")
+    modes = [request.like, request.go_on, request.start]
+    if sum(mode is not None for mode in modes) > 1:
+        raise UsageProblem(
+            "expected one of --like, --continue and --from, got several; run them one by one"
+        )
+    if request.seconds is not None and (request.like or request.start):
+        raise UsageProblem(
+            "--seconds: expected none with --like and --from, whose sounds are as long as the "
+            "clips; leave it out"
+        )
+    if (output_dir / _FACTS_NAME).exists() and not overwrite:
+        raise UsageProblem(
+            f"--output-dir: expected a new directory, got '{output_dir}' with {_FACTS_NAME} in "
+            "it; choose another, or add --overwrite"
+        )
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or not all(0 <= number <= 2 for number in numbers):
+        raise UsageProblem(
+            f"--temperature: expected numbers from 0 to 2, got '{text}'; write 0.7, or one for "
+            "each level as in 0.6,0.7,0.8,0.8"
+        )
+    return numbers
+
+
+def _levels(keep: str, num_levels: int) -> tuple[int, ...]:
+    """The levels (0 is the coarsest) that `--keep` names."""
+    side, _, count = keep.partition(":")
+    if side not in ("coarse", "fine") or not count.isdigit() or int(count) > num_levels:
+        raise UsageProblem(
+            f"--keep: expected coarse:N or fine:N with N up to {num_levels}, got '{keep}'"
+        )
+    kept = int(count)
+    return tuple(range(kept) if side == "coarse" else range(num_levels - kept, num_levels))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return run_command(app, argv, prog_name="python -m pipelines.generate")
+
+
+if __name__ == "__main__":
+    end_process(main())

@@ -1,0 +1,1 @@
+"""`embed`, step by step: the collection of vectors, pictures and previews, the page."""

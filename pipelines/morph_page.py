@@ -1,0 +1,61 @@
+"""`morph.html`, or one of another kind, and `contact_sheet.png`: sounds to see and to hear."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pipelines.report import page_environment, relative_url
+from pipelines.spectrogram_image import RANGE_DB, image_row, write_contact_sheet
+
+SHEET_NAME: Final = "contact_sheet.png"
+_COLUMNS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class MorphFacts:
+    """What the page says of a morph as a whole."""
+
+    title: str
+    checkpoint: str
+    content: str
+    curve: str
+    kind: str = "morph"
+
+
+def write_morph_page(output_dir: Path, sounds: Mapping[str, Path], facts: MorphFacts) -> Path:
+    """Write both, atomically.
+
+    Args:
+        output_dir: Where they go.
+        sounds: In order, by label; they may lie elsewhere.
+        facts: Of the whole.
+
+    Raises:
+        AudioReadError: If a sound cannot be read.
+    """
+    images = image_row(list(sounds.values()))
+    write_contact_sheet(output_dir / SHEET_NAME, images, list(sounds), min(_COLUMNS, len(images)))
+    longest = max(image.seconds for image in images)
+    cards = [
+        {
+            "image": image.uri,
+            "label": label,
+            "url": relative_url(sound, output_dir),
+            "percent": 100 * image.seconds / longest,
+        }
+        for image, (label, sound) in zip(images, sounds.items(), strict=True)
+    ]
+    page = (
+        page_environment()
+        .get_template("morph.html.j2")
+        .render(facts=facts, seconds=longest, cards=cards, range_db=RANGE_DB)
+    )
+    path = output_dir / f"{facts.kind}.html"
+    temporary = output_dir / f".{facts.kind}.html.tmp"
+    temporary.write_text(page, encoding="utf-8")
+    os.replace(temporary, path)
+    return path

@@ -1,0 +1,108 @@
+"""Ray from start to end: a private one on this machine, or the cluster that RAY_ADDRESS names.
+
+`executor.set_ray_environment` comes before the import of this module.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from types import TracebackType
+from typing import Any, Final
+
+import ray
+
+from audiovae.commands import Interrupted, UsageProblem, one_line
+from pipelines.runner.executor import ADDRESS_VARIABLE
+from pipelines.runner.stopping import FatalProblem, StopRequest
+from pipelines.runner.undertaker import Undertaker
+
+_OBJECT_STORE_BYTES: Final = 80 << 20  # nothing but file names and figures travels
+_MAX_REASON: Final = 300
+
+
+class RaySession:
+    """Context in which Ray runs.
+
+    Args:
+        num_cpus: Cores of a private Ray; means nothing to a cluster.
+        stop: Signals wait while Ray starts or ends, which it does not survive half-way.
+    """
+
+    def __init__(self, num_cpus: int, stop: StopRequest) -> None:
+        self._num_cpus = num_cpus
+        self._stop = stop
+        self._undertaker = Undertaker()
+        self.address = os.environ.get(ADDRESS_VARIABLE, "")
+
+    def __enter__(self) -> RaySession:
+        """Start or join.
+
+        Raises:
+            UsageProblem: If RAY_ADDRESS is the address of something else.
+            FatalProblem: If there is no cluster at RAY_ADDRESS, or Ray cannot start.
+            Interrupted: If a signal came meanwhile.
+        """
+        if "://" in self.address:
+            raise UsageProblem(
+                f"RAY_ADDRESS: expected HOST:PORT of a cluster, or auto, got '{self.address}'; "
+                "from outside the cluster use `ray job submit`, on a node of it HOST:6379"
+            )
+        logging.getLogger("ray").setLevel(logging.CRITICAL)
+        with self._stop.held():
+            self._initialize()
+        if self._stop.requested:
+            self._leave()
+            raise Interrupted("stopped while Ray was starting")
+        return self
+
+    def _initialize(self) -> None:
+        handlers = _signal_handlers()
+        try:
+            self._join() if self.address else self._start()
+        except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
+            raise Interrupted("stopped while Ray was starting") from error
+        except Exception as error:
+            self._leave()
+            where = f"at {self.address} (RAY_ADDRESS)" if self.address else "on this machine"
+            raise FatalProblem(
+                f"expected Ray to answer {where}, got {type(error).__name__}: "
+                f"{one_line(error)[:_MAX_REASON]}; check that the cluster runs and that "
+                "RAY_AUTH_TOKEN is its token, or use --executor local"
+            ) from error
+        finally:
+            for number, handler in handlers.items():  # Ray has put its own in their place
+                signal.signal(number, handler)
+
+    def _join(self) -> None:
+        ray.init(self.address, log_to_driver=False, configure_logging=False)
+
+    def _start(self) -> None:
+        self._undertaker.__enter__()
+        ray.init(
+            "local",
+            num_cpus=self._num_cpus,
+            include_dashboard=False,
+            object_store_memory=_OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            configure_logging=False,
+        )
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
+    ) -> None:
+        """Leave, and end every process that was started."""
+        self._leave()
+
+    def _leave(self) -> None:
+        with self._stop.held():
+            ray.shutdown()
+            self._undertaker.__exit__(None, None, None)
+
+
+def _signal_handlers() -> dict[int, Any]:
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -1,0 +1,129 @@
+"""`audiovae.models.griffin_lim` and `frames`: the published iteration, on the log-mel's frames."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torchaudio.functional import griffinlim
+
+from audiovae.config import SpectrogramConfig
+from audiovae.models.frames import FrameGrid
+from audiovae.models.griffin_lim import polish
+from audiovae.spectrogram import hann_window
+from tests.tones import chirp, noise
+
+CONFIG = SpectrogramConfig()
+HOP, WINDOW = CONFIG.hop_samples, CONFIG.window_samples
+ROUNDING = 1e-5
+"""Of a Fourier transform and back, full scale 1."""
+
+
+def grid_of(mask: Tensor, config: SpectrogramConfig = CONFIG) -> FrameGrid:
+    return FrameGrid(mask, hann_window(config.window_samples, mask.device), config)
+
+
+def random_phase(shape: tuple[int, ...], seed: int = 0) -> Tensor:
+    turns = torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+    return torch.polar(torch.ones(shape), 2 * math.pi * turns)
+
+
+def spectrum_of(samples: Tensor) -> Tensor:
+    """`[1, frame, bin]` of frames that lie as the log-mel's, zeros beyond the ends."""
+    margin = (WINDOW - HOP) // 2
+    padded = torch.nn.functional.pad(samples[None], (margin, margin))
+    return torch.fft.rfft(padded.unfold(1, WINDOW, HOP) * hann_window(WINDOW, samples.device))
+
+
+def disagreement(sound: Tensor, magnitude: Tensor) -> float:
+    """How far the magnitude of a sound is from the one that was asked for, relative."""
+    found = spectrum_of(sound[0]).abs()
+    return float((found - magnitude).norm() / magnitude.norm())
+
+
+def test_true_magnitude_and_phase_are_a_fixed_point() -> None:
+    samples = chirp(30 * HOP) + noise(30 * HOP)
+    spectrum = spectrum_of(samples)
+    for steps in (0, 1, 8):
+        sound = polish(spectrum.abs(), spectrum.sgn(), grid_of(torch.ones(1, 30)), steps)
+        assert float((sound[0] - samples)[HOP:-HOP].abs().max()) < ROUNDING
+
+
+def test_the_iteration_is_torchaudios() -> None:
+    """Far enough from the ends, where theirs reflects the sound and ours ends it."""
+    frames, steps = 60, 4
+    samples = chirp(frames * HOP) + noise(frames * HOP)
+    magnitude = spectrum_of(samples).abs()
+    ours = polish(magnitude, torch.ones_like(magnitude) + 0j, grid_of(torch.ones(1, frames)), steps)
+    theirs = griffinlim(
+        magnitude.transpose(1, 2),
+        window=hann_window(WINDOW, torch.device("cpu")),
+        n_fft=WINDOW,
+        hop_length=HOP,
+        win_length=WINDOW,
+        power=1.0,
+        n_iter=steps,
+        momentum=0.99,
+        length=None,
+        rand_init=False,
+    )
+    inner = slice(20 * HOP, 40 * HOP)
+    late = slice(20 * HOP + HOP // 2, 40 * HOP + HOP // 2)  # theirs centres frame 0 on sample 0
+    torch.testing.assert_close(ours[:, late], theirs[:, inner], rtol=1e-3, atol=1e-3)
+
+
+def test_every_doubling_of_the_steps_makes_frames_agree_better() -> None:
+    magnitude = spectrum_of(chirp(40 * HOP) + noise(40 * HOP)).abs()
+    grid, first = grid_of(torch.ones(1, 40)), random_phase(magnitude.shape)
+    errors = [disagreement(polish(magnitude, first, grid, n), magnitude) for n in (0, 2, 8, 32)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 0.5 * errors[0]
+
+
+def test_what_is_masked_is_silent_and_is_not_heard_by_the_others() -> None:
+    magnitude = spectrum_of(noise(20 * HOP)).abs()
+    first = random_phase(magnitude.shape)
+    alone = polish(magnitude, first, grid_of(torch.ones(1, 20)), 4)
+    mask = torch.cat([torch.ones(1, 20), torch.zeros(1, 5)], dim=1)
+    padded = torch.nn.functional.pad(magnitude, (0, 0, 0, 5))
+    longer = torch.nn.functional.pad(torch.view_as_real(first), (0, 0, 0, 0, 0, 5), value=1.0)
+    sound = polish(padded, torch.view_as_complex(longer), grid_of(mask), 4)
+    assert float((sound[:, : 20 * HOP] - alone).abs().max()) < ROUNDING
+    assert not sound[:, 20 * HOP :].any()
+
+
+def test_a_magnitude_of_nothing_stays_finite() -> None:
+    magnitude = torch.zeros(1, 6, CONFIG.num_bins)
+    for first in (random_phase(magnitude.shape), torch.zeros_like(magnitude) + 0j):
+        sound = polish(magnitude, first, grid_of(torch.ones(1, 6)), 3)
+        assert not sound.any()
+
+
+def test_gradients_pass_through_the_steps() -> None:
+    config = SpectrogramConfig(window_samples=32, hop_samples=8, num_mels=4)
+    draw = torch.Generator().manual_seed(0)
+    shape = (1, 5, config.num_bins)
+    magnitude = 1 + torch.rand(shape, generator=draw, dtype=torch.float64)
+    phase = 3 * torch.rand(shape, generator=draw, dtype=torch.float64)
+    window = hann_window(32, magnitude.device).double()
+    grid = FrameGrid(torch.ones(1, 5, dtype=torch.float64), window, config)
+
+    def sound(magnitude: Tensor, phase: Tensor) -> Tensor:
+        return polish(magnitude, torch.polar(torch.ones_like(phase), phase), grid, 2)
+
+    assert torch.autograd.gradcheck(sound, (magnitude.requires_grad_(), phase.requires_grad_()))
+
+
+def test_gradients_have_a_bound_where_frames_cancel() -> None:
+    """Two loud frames in opposite phase leave next to nothing of what they share."""
+    count, phase = 6, torch.zeros(1, 6, CONFIG.num_bins)
+    magnitude = torch.ones_like(phase)
+    # A frame's phase turns by pi from hop to hop: neighbours cancel in every bin.
+    phase += math.pi * torch.arange(count)[None, :, None] + 1e-6 * torch.rand(phase.shape)
+    phase.requires_grad_()
+    grid = grid_of(torch.ones(1, count))
+    sound = polish(magnitude, torch.polar(torch.ones_like(phase), phase), grid, 4)
+    (gradient,) = torch.autograd.grad(sound.square().sum(), phase)
+    assert torch.isfinite(gradient).all()
+    assert float(gradient.abs().max()) < 100 * float(sound.detach().square().sum())
