@@ -9,13 +9,14 @@ dev_ready := $(VENV)/.installed-dev
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test bench lint typecheck clean
+.PHONY: help demo test bench chaos lint typecheck clean
 
 help:
 	@echo "make demo       resynthesise examples/ into demo_output/ with a report"
 	@echo "make test       run the tests and the examples in the docstrings"
 	@echo "make lint       check style, format and types"
 	@echo "make bench      run the benchmarks behind the README's tables"
+	@echo "make chaos      kill and interrupt batches on Ray, 20 times, and look for damage"
 	@echo "make clean      delete demo_output/ and the caches"
 
 demo: $(run_ready)
@@ -28,6 +29,9 @@ test: $(run_ready)
 bench: $(run_ready)
 	$(python) -m pytest -q -s -o python_files="bench_*.py" -o python_functions="bench_*" \
 	    -o timeout=0 tests/benchmarks
+
+chaos: $(run_ready)
+	$(python) -m tests.chaos.rounds 20
 
 lint: $(dev_ready)
 	$(python) -m ruff check .

@@ -128,7 +128,8 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
 
 def end_process(status: int) -> NoReturn:
     """Leave with `status`, even if a dropped unit still occupies a worker thread."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the status is settled
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)  # the status is settled
     sys.stdout.flush()
     sys.stderr.flush()
     if any(thread.daemon and thread.is_alive() for thread in threading.enumerate()):

@@ -152,7 +152,7 @@ class AdversarialConfig(Config):
         default=0.25, ge=0, le=1, description="items sounded from their true log-mel"
     )
     anchor_weight: float = Field(
-        default=1.0, ge=0, description="of the L1 of the standardised log-mel"
+        default=1.0, ge=0, description="of the distortion of the standardised log-mel"
     )
 
 

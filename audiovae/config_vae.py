@@ -28,7 +28,7 @@ class VAEConfig(Config):
     head_blocks: int = Field(default=2, ge=0, description="blocks after the finest latents")
     levels: tuple[LevelConfig, ...] = Field(
         default=(
-            LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=4, decoder_blocks=2),
+            LevelConfig(stride=2, groups=2, channels=64, encoder_blocks=4, decoder_blocks=2),
             LevelConfig(stride=2, groups=2, channels=32, encoder_blocks=3, decoder_blocks=2),
             LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
             LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),

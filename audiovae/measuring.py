@@ -209,7 +209,8 @@ def _chunks(file: int, signal: Signal, config: SpectrogramConfig) -> Iterator[_C
     mono = signal.waveform.mean(axis=0, keepdims=True, dtype=np.float32)
 
     def read(start: int, stop: int) -> Waveform:
-        return mono[:, start - signal.offset : stop - signal.offset]
+        samples: Waveform = mono[:, start - signal.offset : stop - signal.offset]
+        return samples
 
     for index in range(stretch.first_chunk, stretch.last_chunk):
         frames = chunk_range(index, total)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch import Tensor
 
-from audiovae.audio import ResampledReader
+from audiovae.audio import AudioReader, ResampledReader
 from audiovae.checkpoint import Model, QualityPoint
 from audiovae.chunks import chunk_range
 from audiovae.compressed import file_header
@@ -24,6 +25,7 @@ _MAX_SAMPLED_CHUNKS = 64
 _FIXED_BYTES = 16  # magic, version, lengths and checksums of header and table
 _ENTRY_BYTES = 10  # a chunk's length and its two checksums
 _TOLD_DEVIATION = 0.05
+_MAX_SEARCHES_KEPT = 64
 _SMALLEST_STEP = 1e-3  # in log lambda: closer trials make the same file
 
 
@@ -175,6 +177,38 @@ def choose_log_lambda(
             f"asked for {max_bytes} bytes, the smallest is {found.num_bytes:.0f}",
         )
     return found.log_lambda, ""
+
+
+class LambdaSearch:
+    """The lambda of each file of a batch, searched once a file however many spans it has."""
+
+    def __init__(
+        self, model: Model, reconstructor: Reconstructor, kbps: float | None, max_bytes: int | None
+    ) -> None:
+        self._model, self._reconstructor = model, reconstructor
+        self._kbps, self._max_bytes = kbps, max_bytes
+        self._found: dict[tuple[Path, int, int], tuple[float, str]] = {}
+
+    def find(self, source: Path) -> tuple[float, str]:
+        """What `choose_log_lambda` gives for a file.
+
+        Raises:
+            AudioReadError: If the file cannot be read.
+            ConfigError: If the model has no quality conditioning.
+        """
+        facts = source.stat()
+        key = (source, facts.st_size, facts.st_mtime_ns)
+        found = self._found.get(key)
+        if found is None:
+            rate = self._model.config.spectrogram.sample_rate
+            with AudioReader(source) as raw, ResampledReader(raw, rate) as reader:
+                found = choose_log_lambda(
+                    self._model, self._reconstructor, reader, self._kbps, self._max_bytes
+                )
+            if len(self._found) >= _MAX_SEARCHES_KEPT:
+                self._found = {}
+            self._found[key] = found
+        return found
 
 
 def _chunk_log_mels(source: ResampledReader, model: Model, index: int) -> list[Tensor]:

@@ -13,9 +13,7 @@ from typing import Literal
 
 from audiovae.audio import (
     AudioInfo,
-    AudioReader,
     AudioWriter,
-    ResampledReader,
     StreamResampler,
     is_compressed,
 )
@@ -25,7 +23,7 @@ from audiovae.compressed import file_channels, file_header, quality_lambda, writ
 from audiovae.errors import AudioVAEError, BitstreamError, ConfigError
 from audiovae.moves import TimbreMove
 from audiovae.parts import Part, load_part, save_part
-from audiovae.rate import choose_log_lambda
+from audiovae.rate import LambdaSearch
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport, SpanReport, file_report, span_report
 from audiovae.sources import CompressedSound, info_of, probe_source, read_signal
@@ -35,7 +33,6 @@ from audiovae.synthesis import DEFAULT_POLISH_STEPS
 COMPRESS, RESYNTHESIZE = "compress", "resynthesize"
 DEFAULT_QUALITY = 6
 _WRITE_SAMPLES = 1 << 18
-_MAX_SEARCHES_KEPT = 64
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Transformer:
         """
         if COMPRESS in settings.products and model.frequency_table is None:
             raise ConfigError(
-                f"expected a model with the quantized bottleneck to compress with, got "
+                f"expected a model with the quantized or the vq bottleneck to compress with, got "
                 f"{model.name} with '{model.config.bottleneck.kind}'; choose another model, "
                 "or only resynthesize"
             )
@@ -105,7 +102,8 @@ class Transformer:
         self._quality_lambda = quality_lambda(model, settings.quality)
         by_size = settings.kbps is not None or settings.max_bytes is not None
         self._asked_quality = 0 if by_size else settings.quality
-        self._searched: dict[tuple[Path, int, int], tuple[float | None, str]] = {}
+        # By size: searched file by file. By quality: the same for all.
+        self._search = LambdaSearch(model, self._reconstructor, settings.kbps, settings.max_bytes)
 
     def process_files(
         self, jobs: Sequence[tuple[Path, Outputs]]
@@ -176,7 +174,8 @@ class Transformer:
             with watch.stage("decode"):
                 info, signal = read_signal(source, self._spectrogram, *(span or ()))
             with watch.stage("encode"):
-                log_lambda, note = self._condition(source)
+                found = self._quality_lambda, ""
+                log_lambda, note = found if self._asked_quality else self._search.find(source)
             return _Source(info, replace(signal, log_lambda=log_lambda), note)
         if self._settings.move is not None:
             raise BitstreamError(
@@ -207,32 +206,6 @@ class Transformer:
                 except DamagedChunkError as error:
                     failed[index] = error
         return codings, failed
-
-    def _condition(self, source: Path) -> tuple[float | None, str]:
-        """Log lambda of a file, and what to tell of it; searched once a long file and worker.
-
-        A function of the whole file alone: every span of it must come to the same.
-        """
-        settings = self._settings
-        if self._asked_quality:
-            return self._quality_lambda, ""
-        facts = source.stat()
-        key = (source, facts.st_size, facts.st_mtime_ns)
-        if key not in self._searched:
-            rate = self._spectrogram.sample_rate
-            with AudioReader(source) as raw, ResampledReader(raw, rate) as reader:
-                found = choose_log_lambda(
-                    self._model,
-                    self._reconstructor,
-                    reader,
-                    settings.kbps,
-                    settings.max_bytes,
-                )
-            if len(self._searched) >= _MAX_SEARCHES_KEPT:
-                self._searched = {}
-            self._searched[key] = found
-            return found
-        return self._searched[key]
 
     def _sounds(self, codings: list[Coding], watch: Stopwatch) -> list[Waveform | None]:
         if RESYNTHESIZE not in self._settings.products:

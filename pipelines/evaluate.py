@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 
 import typer
 
@@ -21,13 +20,14 @@ from audiovae.commands import (
     run_command,
 )
 from audiovae.errors import AudioVAEError, ConfigError
+from pipelines.evaluation.family_request import FamilyRequest
+from pipelines.evaluation.results import require_new, write_results
 from pipelines.runner.stopping import FatalProblem, StopRequest
 
 if TYPE_CHECKING:
     from audiovae.checkpoint import Model
     from pipelines.evaluation.bench import Bench, Row
     from pipelines.evaluation.clips import ClipFile
-    from pipelines.evaluation.opus import OpusEncoder
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -42,6 +42,11 @@ _EXAMPLE = """
 writes [cyan]clips_evaluation/[/cyan] with evaluation.csv (every clip and row), evaluation.md
 (means, also by class) and rate_distortion.png. A clip's class is what a manifest.csv beside it
 says (columns file and class), else the name of its folder; PESQ is measured on the class speech.
+
+[bold]The VAE family:[/bold]  python -m pipelines.evaluate --family runs/ --data clips/
+--train-data recordings/ --soundfont instruments.sf2
+
+writes family.csv and family.md: likelihoods, rates, samples and latent spaces of all runs.
 
 [bold]Exit status:[/bold]  0 all done, 3 some files failed, 2 wrong usage, 1 fatal,
 130 interrupted.
@@ -76,6 +81,17 @@ def evaluate(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")
     ] = False,
+    family: Annotated[
+        list[str] | None,
+        typer.Option(help="Compare VAEs instead: a run, or a folder of runs; repeatable."),
+    ] = None,
+    train_data: Annotated[
+        Path | None, typer.Option(help="With --family: what they learnt from, to find copies.")
+    ] = None,
+    soundfont: Annotated[
+        Path | None, typer.Option(help="With --family: plays notes, for disentanglement.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=2, help="With --family: drawn from a prior.")] = 48,
 ) -> None:
     """Measure a model at each quality: true bytes, and distances of what they decode to.
 
@@ -83,10 +99,16 @@ def evaluate(
     """
     from pipelines.evaluation.clips import find_clips
 
+    results = output_dir or data.resolve().parent / (data.resolve().name + _OUTPUT_SUFFIX)
+    if family:
+        _compare(
+            FamilyRequest(family, data, train_data, soundfont, max_seconds, samples),
+            results,
+            overwrite,
+        )
     steps = parse_qualities(qualities)
     clips = find_clips(data)
-    results = output_dir or data.resolve().parent / (data.resolve().name + _OUTPUT_SUFFIX)
-    _require_new(results, overwrite)
+    require_new(results, _OUTPUTS, overwrite)
     with StopRequest() as stop:
         bench, facts = _prepare(
             checkpoint,
@@ -106,6 +128,20 @@ def evaluate(
     typer.echo(_write(results, rows, facts))
     failed = len(clips) - len(measured)
     typer.echo(f"done clips={len(measured)} failed={failed} results={results}")
+    raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
+
+
+def _compare(request: FamilyRequest, results: Path, overwrite: bool) -> NoReturn:
+    """Measure the members of the VAE family side by side."""
+    from pipelines.evaluation.family import OUTPUTS, evaluate_family
+
+    require_new(results, OUTPUTS, overwrite)
+    with StopRequest() as stop:
+        stop.immediate = False
+        text, contents, failed = evaluate_family(request, lambda: stop.requested)
+    write_results(results, contents)
+    typer.echo(text)
+    typer.echo(f"done failed={failed} results={results}")
     raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
 
 
@@ -131,15 +167,6 @@ def parse_qualities(text: str) -> tuple[int, ...]:
     return tuple(sorted(steps))
 
 
-def _require_new(results: Path, overwrite: bool) -> None:
-    there = [name for name in _OUTPUTS if os.path.lexists(results / name)]
-    if there and not overwrite:
-        raise UsageProblem(
-            f"--output-dir: expected one without {', '.join(there)}, got '{results}'; add "
-            "--overwrite, or choose another directory"
-        )
-
-
 def _num_workers(asked: int | None, device: str) -> int:
     from pipelines.runner.local import default_workers, resolve_device
 
@@ -160,6 +187,7 @@ def _prepare(
     """The model on its device, what it is measured beside, and the facts a reader needs."""
     from audiovae.checkpoint import load_model
     from pipelines.evaluation.bench import Bench
+    from pipelines.evaluation.facts import facts_of, missing_measures
     from pipelines.evaluation.opus import OpusEncoder
     from pipelines.runner.local import resolve_device
 
@@ -168,11 +196,11 @@ def _prepare(
     )
     steps = _known_qualities(model, qualities)
     opus = OpusEncoder.find()
-    notes = _missing(opus, visqol)
+    notes = missing_measures(opus, visqol)
     for note in notes:
         typer.echo(note)
     bench = Bench(model, steps, opus, max_seconds, visqol, lambda: stop.requested, polish)
-    return bench, [*_facts(model, polish, max_seconds, opus), *notes]
+    return bench, [*facts_of(model, polish, max_seconds, opus), *notes]
 
 
 def _known_qualities(model: Model, qualities: tuple[int, ...]) -> tuple[int, ...]:
@@ -184,7 +212,7 @@ def _known_qualities(model: Model, qualities: tuple[int, ...]) -> tuple[int, ...
     """
     if model.frequency_table is None:
         raise ConfigError(
-            f"expected a model with the quantized bottleneck, got {model.name} with "
+            f"expected a model with the quantized or the vq bottleneck, got {model.name} with "
             f"'{model.config.bottleneck.kind}', which makes no files to count the bytes of"
         )
     known = {point.quality for point in model.quality_scale}
@@ -195,38 +223,6 @@ def _known_qualities(model: Model, qualities: tuple[int, ...]) -> tuple[int, ...
             f"got {unknown}"
         )
     return qualities if known else qualities[-1:]
-
-
-def _missing(opus: OpusEncoder | None, visqol: bool) -> list[str]:
-    """What cannot be measured here, a line each."""
-    from audiovae.analysis.opinion import has_pesq, has_visqol
-
-    notes = []
-    if opus is None:
-        notes.append("no Opus rows: opusenc (of opus-tools) is not on PATH")
-    if not visqol:
-        notes.append("no ViSQOL: switched off")
-    elif not has_visqol():
-        notes.append("no ViSQOL: pip install --no-deps visqol-python libsvm-official")
-    if not has_pesq():
-        notes.append("no PESQ: pip install pesq")
-    return notes
-
-
-def _facts(
-    model: Model, polish: int, max_seconds: float, opus: OpusEncoder | None
-) -> list[str]:
-    import audiovae
-
-    with_vocoder = f"its vocoder and {polish} polishing steps"
-    sound = with_vocoder if model.vocoder is not None else "Griffin-Lim"
-    facts = [
-        f"model {Path(model.name).stem} (id {model.id}, {model.provenance.steps} steps), "
-        f"sounded by {sound}, audiovae {audiovae.__version__}",
-        f"compared at {model.config.spectrogram.sample_rate} Hz, the first {max_seconds:g} s of "
-        "each file",
-    ]
-    return [*facts, f"Opus: {opus.version()}, no tags, no padding"] if opus else facts
 
 
 def _measure(
@@ -277,14 +273,7 @@ def _write(results: Path, rows: Sequence[Row], facts: Sequence[str]) -> str:
         "evaluation.md": report(rows, facts).encode(),
         "rate_distortion.png": rate_distortion_png(means, facts[0]),
     }
-    results.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        temporary = results / f".{name}.tmp"
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, results / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+    write_results(results, contents)
     return table(means)
 
 

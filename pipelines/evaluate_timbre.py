@@ -34,6 +34,7 @@ def evaluate_timbre(
     plain: Annotated[
         str, typer.Option(help="A model without one, to compare with; none: no such row.")
     ] = "base",
+    vocoder: Annotated[str, typer.Option(help="What sounds them: name or path.")] = "vocoder",
     programs: Annotated[
         str, typer.Option(help="General MIDI programs, from 0; all ordered pairs are measured.")
     ] = _PROGRAMS,
@@ -66,12 +67,12 @@ def evaluate_timbre(
             "--overwrite, or choose another directory"
         )
     with StopRequest() as stop:
-        bench = _bench(soundfont, checkpoint, plain, numbers, phrases, seed, device)
+        names = (checkpoint, plain, vocoder)
+        bench = _bench(soundfont, names, numbers, phrases, seed, device)
         stop.immediate = False
         rows = _measure(bench, stop)
         found = means(_properties(bench, stop)) if paths else []
-    names = bench.orchestra.names
-    _write(output_dir / _OUTPUTS[0], csv_text(rows, names))
+    _write(output_dir / _OUTPUTS[0], csv_text(rows, bench.orchestra.names))
     _write(output_dir / _OUTPUTS[1], report(rows, found, _facts(bench, phrases, seed)))
     typer.echo(table(rows))
     typer.echo(f"done trials={len(list(bench.trials()))} results={output_dir}")
@@ -96,8 +97,7 @@ def parse_programs(text: str) -> tuple[int, ...]:
 
 def _bench(
     soundfont: Path,
-    checkpoint: str,
-    plain: str,
+    models: tuple[str, str, str],
     programs: tuple[int, ...],
     phrases: int,
     seed: int,
@@ -111,13 +111,14 @@ def _bench(
     from pipelines.training_display import CountingDisplay
 
     place = resolve_device(device)
-    model = load_model(checkpoint, place)
+    checkpoint, plain, vocoder = models
+    model = load_model(checkpoint, place, vocoder)
     if model.config.timbre is None:
         raise UsageProblem(
             f"--checkpoint: expected a model with a timbre code, got '{checkpoint}'; train one "
             "with configs/timbre.toml"
         )
-    other = None if plain == "none" else load_model(plain, place)
+    other = None if plain == "none" else load_model(plain, place, vocoder)
     rate = model.config.spectrogram.sample_rate
     with CountingDisplay("played_phrases") as display:
         orchestra = play(soundfont, programs, phrases, seed, rate, display.show)

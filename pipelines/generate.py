@@ -37,7 +37,7 @@ _SHOWN: Final = 100  # by the page
 _EXAMPLE = "\n\n".join(
     (
         "[bold]Examples:[/bold]  python -m pipelines.generate --output-dir new --num 8",
-        "python -m pipelines.generate --output-dir more --like loop.wav --keep coarse:3",
+        "python -m pipelines.generate --output-dir more --like loop.wav --keep coarse:2",
         "python -m pipelines.generate --output-dir on --continue loop.wav --seconds 5",
         "python -m pipelines.generate --output-dir way --from a.wav --to b.wav --steps 7",
         "Each writes numbered sounds, [cyan]generate.html[/cyan] to play them, "
@@ -90,7 +90,7 @@ def generate(
     ] = None,
     keep: Annotated[
         str, typer.Option(help="With --like: coarse:N or fine:N, how many levels stay.")
-    ] = "coarse:2",
+    ] = "coarse:3",
     go_on: Annotated[
         Path | None, typer.Option("--continue", help="Continue this clip for --seconds.")
     ] = None,

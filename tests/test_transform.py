@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from audiovae.audio import Clip, probe_audio, read_audio, write_audio
 from audiovae.checkpoint import Model
-from audiovae.codec import AvaeReader
+from audiovae.codec import AvaeReader, AvaeWriter
 from audiovae.errors import AudioVAEError, ConfigError, TruncatedAudioError
 from audiovae.files import process_file, resynthesize
 from audiovae.reconstruct import Reconstructor
@@ -258,3 +259,26 @@ def test_a_searched_rate_is_the_same_for_every_span_and_worker(
     assert not isinstance(report, AudioVAEError), report
     assert again[RESYNTHESIZE].read_bytes() == made[RESYNTHESIZE].read_bytes()
     assert report.timings_seconds["vocode"] > 0
+
+
+def test_compressed_files_are_decoded_together_and_one_that_is_damaged_alone(
+    model: Model, both: Transformer, transformer: Transformer, tmp_path: Path
+) -> None:
+    made = []
+    for index, seconds in enumerate((0.4, 1.7, 0.5, 2.0)):
+        source = save(tmp_path, f"{index}.wav", sound(seconds, seed=index))
+        made.append(outputs(tmp_path, str(index), "made"))
+        both.process_files([(source, made[-1])])
+    wrong = made[1][COMPRESS]
+    with AvaeReader(wrong) as reader:
+        header, chunk = reader.header, reader.read_chunk(0, 0)
+    with AvaeWriter(wrong, header) as writer:  # whole bytes, but other symbols than were coded
+        writer.append(replace(chunk, symbols_crc=chunk.symbols_crc ^ 1))
+    jobs = [(one[COMPRESS], outputs(tmp_path, str(i), "again")) for i, one in enumerate(made)]
+    jobs = [(source, {RESYNTHESIZE: wanted[RESYNTHESIZE]}) for source, wanted in jobs]
+    reports = transformer.process_files(jobs)
+    assert [isinstance(report, AudioVAEError) for report in reports] == [False, True, False, False]
+    assert "expected symbols with checksum" in str(reports[1])
+    for index in (0, 2, 3):
+        found = jobs[index][1][RESYNTHESIZE].read_bytes()
+        assert found == made[index][RESYNTHESIZE].read_bytes()

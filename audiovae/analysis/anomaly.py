@@ -6,8 +6,9 @@ their Mahalanobis distance from the normal blocks, under a shrunk covariance (Le
 a block is as surprising as its most surprising view. A file is as surprising as the mean of its
 most surprising tenth.
 
-Normal sounds are judged by detectors that have not seen them (five folds), so that surprises and
-the threshold mean for a new sound what they mean for a normal one.
+Normal sounds are judged by detectors that have not seen them (five folds), and compared with the
+blocks of other folds, so that surprises and the threshold mean for a new sound what they mean for
+a normal one: with a sound's own blocks among those, 12 % of new sounds passed a threshold of 10 %.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Detector:
         normal_totals: Of the normal sounds, each judged by a detector that has not seen it.
 
     Raises:
-        ConfigError: If there is less than some 20 s of normal sound.
+        ConfigError: If there are fewer than five files and less than some 50 s of normal sound.
     """
 
     def __init__(self, profiles: Sequence[Arrays], seed: int = 0) -> None:
@@ -105,23 +106,25 @@ class Detector:
         folds = np.arange(len(sample)) % _FOLDS
         blocks = [sample.draw(index) for index in range(len(sample))]
         self._distances = [_Distance(_stacked(blocks, view)) for view in range(len(VIEWS))]
-        judged: list[list[Values]] = [[] for _ in VIEWS]
+        judged: list[list[list[Values]]] = []  # by fold, sound and view
         for fold in range(_FOLDS):
             seen = [block for block, own in zip(blocks, folds, strict=True) if own != fold]
             judges = [_Distance(_stacked(seen, view)) for view in range(len(VIEWS))]
-            for index in np.flatnonzero(folds == fold):
-                views = _views(sample[int(index)])
-                for view, judge in enumerate(judges):
-                    judged[view].append(judge(views[view]))
-        self._tails = [_Tail(np.concatenate(distances)) for distances in judged]
-        by_file = list(zip(*judged, strict=True))
-        self.normal_totals = np.sort([self._surprise(views).total for views in by_file])
+            judged.append(
+                [_distances(judges, sample[int(index)]) for index in np.flatnonzero(folds == fold)]
+            )
+        self._tails = _tails(judged)
+        # Nor are they compared with their own blocks, which would make them less surprising.
+        others = [_tails(judged[:fold] + judged[fold + 1 :]) for fold in range(_FOLDS)]
+        pairs = zip(others, judged, strict=True)
+        self.normal_totals = np.sort(
+            [_surprise(tails, distances).total for tails, fold in pairs for distances in fold]
+        )
         self._cell_mean, self._cell_deviation = sample.cell_statistics()
 
     def judge(self, profile: Arrays) -> Surprise:
         """How surprising a sound is."""
-        pairs = zip(self._distances, _views(profile), strict=True)
-        return self._surprise([distance(values) for distance, values in pairs])
+        return _surprise(self._tails, _distances(self._distances, profile))
 
     def share_above(self, total: float) -> float:
         """The share of normal sounds that are at least as surprising, never 0."""
@@ -143,14 +146,6 @@ class Detector:
         heat: NDArray[np.float32] = np.maximum(unusual[0], np.abs(unusual[1]))
         return heat
 
-    def _surprise(self, distances: Sequence[Values]) -> Surprise:
-        views = np.stack(
-            [tail.surprise(values) for tail, values in zip(self._tails, distances, strict=True)]
-        )
-        blocks = views.max(axis=0)
-        top = np.sort(blocks)[-max(1, round(_TOP_SHARE * len(blocks))) :]
-        return Surprise(float(top.mean()), blocks, views)
-
 
 class _Distance:
     """Mahalanobis distance from a set of blocks `[block, channel]`, per root of the channels."""
@@ -167,10 +162,12 @@ class _Distance:
     def __call__(self, values: Values) -> Values:
         """`[block]`, of values `[channel, block]`."""
         whitened = self._standardised(values) @ self._root
-        return np.sqrt(np.square(whitened).mean(axis=1))
+        distances: Values = np.sqrt(np.square(whitened).mean(axis=1))
+        return distances
 
     def _standardised(self, values: Values) -> Values:
-        return (values.T.astype(np.float64) - self._mean) / self._deviation
+        standardised: Values = (values.T.astype(np.float64) - self._mean) / self._deviation
+        return standardised
 
 
 class _Tail:
@@ -195,7 +192,7 @@ class _Tail:
     def quantile(self, share: float) -> float:
         """The value that a small share of the distribution exceeds."""
         ratio = max(1.0, self._tail / self._count / share)
-        return self._start + self._scale * (ratio**_TAIL_SHAPE - 1) / _TAIL_SHAPE
+        return self._start + self._scale * float(ratio**_TAIL_SHAPE - 1) / _TAIL_SHAPE
 
 
 class _Sample:
@@ -204,7 +201,9 @@ class _Sample:
     def __init__(self, profiles: Sequence[Arrays], random: np.random.Generator) -> None:
         chosen = random.permutation(len(profiles))[:MAX_NORMAL_FILES]
         self._profiles, self._random = profiles, random
-        self._places = [(int(index), 0, None) for index in np.sort(chosen)]
+        self._places: list[tuple[int, int, int | None]] = [
+            (int(index), 0, None) for index in np.sort(chosen)
+        ]
         if len(chosen) < _FOLDS:
             self._places = list(self._pieces())
         if len(self._places) < _FOLDS:
@@ -253,3 +252,22 @@ def _views(profile: Arrays) -> list[Values]:
 
 def _stacked(blocks: Sequence[Sequence[Values]], view: int) -> Values:
     return np.concatenate([of_file[view] for of_file in blocks]).astype(np.float64)
+
+
+def _distances(judges: Sequence[_Distance], profile: Arrays) -> list[Values]:
+    """`[block]` of each view."""
+    return [judge(values) for judge, values in zip(judges, _views(profile), strict=True)]
+
+
+def _tails(judged: Sequence[Sequence[Sequence[Values]]]) -> list[_Tail]:
+    """Of each view, over all folds and sounds."""
+    sounds = [distances for fold in judged for distances in fold]
+    return [_Tail(np.concatenate([of[view] for of in sounds])) for view in range(len(VIEWS))]
+
+
+def _surprise(tails: Sequence[_Tail], distances: Sequence[Values]) -> Surprise:
+    pairs = zip(tails, distances, strict=True)
+    views = np.stack([tail.surprise(values) for tail, values in pairs])
+    blocks = views.max(axis=0)
+    top = np.sort(blocks)[-max(1, round(_TOP_SHARE * len(blocks))) :]
+    return Surprise(float(top.mean()), blocks, views)

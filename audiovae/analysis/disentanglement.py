@@ -50,7 +50,8 @@ def dci(codes: NDArray[np.float64], factors: Mapping[str, NDArray[np.int64]], se
         train, test, wanted, truth = train_test_split(
             codes, values, test_size=_HELD_BACK, random_state=seed, stratify=values
         )
-        forest = RandomForestClassifier(_TREES, random_state=seed).fit(train, wanted)
+        forest = RandomForestClassifier(_TREES, max_features=None, random_state=seed)
+        forest.fit(train, wanted)  # all features at each split: chance spreads no importance
         importances.append(forest.feature_importances_)
         accuracies[name] = float(forest.score(test, truth))
     matrix = np.array(importances).T  # [dimension, factor]

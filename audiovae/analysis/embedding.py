@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from audiovae.analysis.pooling import Arrays, block_means, encode_at
+from audiovae.analysis.pooling import Arrays, block_means, encode_at, in_bands
 from audiovae.checkpoint import Model
 from audiovae.errors import ShapeError
 from audiovae.spectrogram import log_mel_to_db
@@ -56,7 +56,7 @@ class Embedding:
                 sums.append(steps.sum(dim=1))
                 squares.append(steps.square().sum(dim=1))
                 counts.append(torch.full_like(sums[-1], steps.shape[1]))
-            bands = decibels[row].unflatten(0, (THUMBNAIL_BANDS, -1)).amax(dim=1)
+            bands = in_bands(decibels[row], THUMBNAIL_BANDS).amax(dim=1)
             picture = block_means(bands, core, _COLUMN_FRAMES)[:, :_SHOWN_COLUMNS]
             kept.append(
                 {
@@ -129,4 +129,5 @@ def _thumbnail(picture: NDArray[np.float32]) -> NDArray[np.uint8]:
         torch.from_numpy(picture)[None], THUMBNAIL_COLUMNS, mode="linear"
     )[0].numpy()
     shade = (resized - resized.max()) / THUMBNAIL_RANGE_DB + 1
-    return (255 * np.clip(shade[::-1], 0, 1)).round().astype(np.uint8)
+    levels: NDArray[np.uint8] = (255 * np.clip(shade[::-1], 0, 1)).round().astype(np.uint8)
+    return levels

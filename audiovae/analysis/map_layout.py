@@ -57,8 +57,8 @@ def cluster(vectors: NDArray[np.float32], seed: int) -> NDArray[np.int64]:
     components = _principal_components(vectors, seed)
     found = MiniBatchKMeans(count, random_state=seed, n_init=4).fit_predict(components)
     order = np.argsort(-np.bincount(found, minlength=count), kind="stable")
-    rank: NDArray[np.int64] = np.argsort(order)
-    return rank[found]
+    ranked: NDArray[np.int64] = np.argsort(order)[found]
+    return ranked
 
 
 def _principal_components(vectors: NDArray[np.float32], seed: int) -> Points:

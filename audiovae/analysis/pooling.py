@@ -31,7 +31,7 @@ def block_means(values: Tensor, num_frames: int, block_frames: int) -> Tensor:
     cut = values[..., :num_frames]
     blocks = -(-num_frames // block_frames)
     padded = functional.pad(cut, (0, blocks * block_frames - num_frames))
-    sums = padded.unflatten(-1, (blocks, block_frames)).sum(dim=-1)
+    sums = padded.reshape(*padded.shape[:-1], blocks, block_frames).sum(dim=-1)
     counts = torch.full((blocks,), float(block_frames), device=values.device)
     counts[-1] = num_frames - (blocks - 1) * block_frames
     return sums / counts
@@ -41,7 +41,12 @@ def block_peaks(values: Tensor, num_frames: int, block_frames: int) -> Tensor:
     """Maxima over blocks, as `block_means`; values are not negative."""
     blocks = -(-num_frames // block_frames)
     cut = functional.pad(values[..., :num_frames], (0, blocks * block_frames - num_frames))
-    return cut.unflatten(-1, (blocks, block_frames)).amax(dim=-1)
+    return cut.reshape(*cut.shape[:-1], blocks, block_frames).amax(dim=-1)
+
+
+def in_bands(values: Tensor, count: int) -> Tensor:
+    """`[mel, frame]` as `[band, mel of the band, frame]`."""
+    return values.reshape(count, -1, values.shape[-1])
 
 
 def at_frames(values: Tensor, stride: int, num_frames: int) -> Tensor:

@@ -12,7 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovae.analysis.pooling import Arrays, at_frames, block_means, block_peaks, encode_at
+from audiovae.analysis.pooling import (
+    Arrays,
+    at_frames,
+    block_means,
+    block_peaks,
+    encode_at,
+    in_bands,
+)
 from audiovae.checkpoint import Model
 from audiovae.models.output import VAEOutput
 
@@ -61,17 +68,15 @@ class Profiling:
         errors, rates = [], []
         for output in outputs:
             error = output.log_mel[row] - log_mel
-            bands = error.square().unflatten(0, (_ERROR_BANDS, -1)).mean(dim=1)
+            bands = in_bands(error.square(), _ERROR_BANDS).mean(dim=1)
             errors.append((block_means(bands, core, BLOCK_FRAMES).sqrt() + _LEAST_ERROR).log())
             rates += _rates(output, row, core)
         error = outputs[0].log_mel[row] - log_mel
         deviation = self._model.vae.mel_deviation[:, None]
         squares = (error / deviation).square().mean(dim=0)
         cells = [
-            block_means(
-                error.square().unflatten(0, (CELL_BANDS, -1)).mean(1), core, CELL_FRAMES
-            ).sqrt(),
-            block_means(log_mel.unflatten(0, (CELL_BANDS, -1)).mean(dim=1), core, CELL_FRAMES),
+            block_means(in_bands(error.square(), CELL_BANDS).mean(1), core, CELL_FRAMES).sqrt(),
+            block_means(in_bands(log_mel, CELL_BANDS).mean(dim=1), core, CELL_FRAMES),
         ]
         return {
             "errors": torch.cat(errors).cpu().numpy(),

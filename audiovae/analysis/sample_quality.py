@@ -7,13 +7,14 @@ project's own log-mel). It needs no trained network, so nothing favours a model 
 
 from __future__ import annotations
 
-from typing import Final
+import math
+from typing import Final, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.fft import dct
-from scipy.linalg import sqrtm
+from scipy.linalg import eigh, eigvalsh
 from torch import Tensor
 
 from audiovae.errors import ShapeError
@@ -56,10 +57,15 @@ def frechet_distance(first: Features, second: Features) -> float:
             "expected two sets of at least 2 samples of as many features, got "
             f"{list(first.shape)} and {list(second.shape)}; give more samples"
         )
-    covariances = [np.cov(one, rowvar=False) for one in (first, second)]
-    root = np.real(sqrtm(covariances[0] @ covariances[1]))
+    covariances = [np.atleast_2d(np.cov(one, rowvar=False)) for one in (first, second)]
+    # The trace of the root of a product of two covariances is that of a symmetric matrix, whose
+    # eigenvalues stay real where there are fewer samples than features.
+    values, vectors = eigh(covariances[0])
+    root = vectors * np.sqrt(values.clip(min=0)) @ vectors.T
+    overlap = np.sqrt(eigvalsh(root @ covariances[1] @ root).clip(min=0)).sum()
     shift = float(np.sum((first.mean(axis=0) - second.mean(axis=0)) ** 2))
-    return max(0.0, shift + float(np.trace(covariances[0] + covariances[1] - 2 * root)))
+    spread = float(np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * overlap)
+    return max(0.0, shift + spread)
 
 
 def nearest_distances(samples: Features, training: Features) -> Features:
@@ -70,5 +76,5 @@ def nearest_distances(samples: Features, training: Features) -> Features:
     """
     scale = training.std(axis=0).clip(min=1e-9)
     a, b = torch.from_numpy(samples / scale), torch.from_numpy(training / scale)
-    nearest: Features = torch.cdist(a, b).min(dim=1).values.numpy()
-    return nearest / np.sqrt(samples.shape[1])
+    nearest = torch.cdist(a, b).min(dim=1).values / math.sqrt(samples.shape[1])
+    return cast(Features, nearest.numpy())

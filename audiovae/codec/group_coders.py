@@ -30,9 +30,15 @@ ReadSymbols = Callable[[tuple[int, int, int], ChooseRows], Integers]
 class GroupCoder(Protocol):
     """What the codec asks of a kind of bottleneck."""
 
-    table: SymbolTable
-    questions: int
-    """Questions that can be asked of one symbol."""
+    @property
+    def table(self) -> SymbolTable:
+        """What the symbols are coded with."""
+        ...
+
+    @property
+    def questions(self) -> int:
+        """How many questions can be asked of one symbol."""
+        ...
 
     def quantise(
         self, group: int, posterior: Tensor, prior: Tensor, valid_steps: Sequence[int]

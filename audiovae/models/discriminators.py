@@ -81,7 +81,8 @@ class PeriodDiscriminator(nn.Module):
         """Score and features of `[batch, sample]`."""
         missing = -waveform.shape[1] % self.period
         folded = functional.pad(waveform[:, None], (0, missing), mode="reflect")
-        hidden = folded.unflatten(2, (-1, self.period))  # [batch, 1, step, period]
+        shape = (len(waveform), 1, -1, self.period)
+        hidden = folded.reshape(shape)  # [batch, 1, step, period]
         features = []
         for layer in self.layers:
             hidden = functional.leaky_relu(layer(hidden), _SLOPE)
@@ -108,7 +109,7 @@ class STFTDiscriminator(nn.Module):
 
     def forward(self, waveform: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Score and features of `[batch, sample]`."""
-        parts = self._spectrum(waveform).split(self.band_sizes, dim=3)
+        parts = torch.split(self._spectrum(waveform), self.band_sizes, dim=3)
         features, joined = [], []
         for part, layers in zip(parts, self.bands, strict=True):
             hidden = part
@@ -173,4 +174,5 @@ def _convolution(
     layer = nn.Conv2d(inputs, outputs, kernel, stride, padding=(kernel[0] // 2, kernel[1] // 2))
     nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
     nn.init.zeros_(cast(Tensor, layer.bias))
-    return weight_norm(layer)
+    normed: nn.Module = weight_norm(layer)
+    return normed

@@ -49,8 +49,8 @@ class FrameGrid:
         """Several times as fast as `fold`."""
         hop = self._config.hop_samples
         batch, count, _ = frames.shape
-        parts = frames.unflatten(2, (-1, hop))  # [batch, frame, part, sample]
-        window = self._window.unflatten(0, (-1, hop))
+        parts = frames.reshape(batch, count, -1, hop)  # [batch, frame, part, sample]
+        window = self._window.reshape(-1, hop)
         joined = frames.new_zeros(batch, count + len(window) - 1, hop)
         for index, of_part in enumerate(window):
             joined[:, index : index + count].addcmul_(parts[:, :, index], of_part)

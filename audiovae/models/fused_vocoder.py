@@ -10,6 +10,7 @@ docs/quality.md); the signal between the blocks, the pseudo-inverse and the STFT
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -48,7 +49,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(False) else torch.float32
     # Older torch does not tell: float32 is right everywhere.
-    features = getattr(torch.cpu, "get_capabilities", dict)()
+    features: Mapping[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return torch.bfloat16 if any(map(features.get, _BFLOAT16_FEATURES)) else torch.float32
 
 
@@ -69,14 +70,10 @@ class FusedVocoder:
         # Real and imaginary parts side by side, as complex numbers lie in memory; the signs move
         # the phase reference from a window's centre to its start, where the FFT has it.
         head = vocoder.phase_head
-        weight, bias = head.weight[:, :, 0], cast(Tensor, head.bias)
-        weight, bias = (
-            (part.unflatten(0, (2, -1)).transpose(0, 1) * signs).flatten(0, 1)
-            for part, signs in (
-                (weight, vocoder.signs[:, None, None]),
-                (bias, vocoder.signs[:, None]),
-            )
-        )
+        order = torch.arange(len(head.weight), device=head.weight.device).reshape(2, -1).T.flatten()
+        signs = vocoder.signs.repeat_interleave(2)
+        weight = head.weight[order, :, 0] * signs[:, None]
+        bias = cast(Tensor, head.bias)[order] * signs
         self._phase_head = _Linear(*_fold_norm(vocoder.norm, weight, bias), dtype)
 
     def predict(self, log_mel: Tensor, mask: Tensor) -> FirstSTFT:
@@ -98,7 +95,7 @@ class FusedVocoder:
         magnitude = functional.linear(spectrum.exp(), self._inverse_mel).clamp_(min=self._floor)
         magnitude *= self._magnitude_head(normed).exp_()
         magnitude.clamp_(max=math.exp(MAX_LOG_MAGNITUDE))
-        parts = self._phase_head(normed).unflatten(2, (-1, 2))
+        parts = self._phase_head(normed).reshape(*magnitude.shape, 2)
         return FirstSTFT(magnitude * mask, torch.view_as_complex(parts).sgn())
 
     def _embed_norm_of(self, features: Tensor) -> Tensor:

@@ -71,4 +71,4 @@ class _Direction(torch.autograd.Function):
 def _scaled(direction: Tensor, doubled: Tensor) -> Tensor:
     """Complex `[batch, frame, bin]` times real `[batch, frame, 2 * bin]`."""
     parts = torch.view_as_real(direction).flatten(2) * doubled
-    return torch.view_as_complex(parts.unflatten(2, (-1, 2)))
+    return torch.view_as_complex(parts.reshape(*direction.shape, 2))

@@ -78,4 +78,5 @@ def balanced(
 
 
 def _joint_norm(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.stack([tensor.norm() for tensor in tensors]).norm()
+    norm: Tensor = torch.stack([tensor.norm() for tensor in tensors]).norm()
+    return norm

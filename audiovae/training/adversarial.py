@@ -35,6 +35,7 @@ from audiovae.config import ModelConfig
 from audiovae.latents import Conditions
 from audiovae.models.hvae import HVAE
 from audiovae.models.vocoder import PredictedSTFT, Vocoder
+from audiovae.objectives.elbo import energy_error
 from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db
 from audiovae.training.adversary import NETWORK, Adversary
 from audiovae.training.augment import augment_waveform
@@ -129,7 +130,7 @@ class AdversarialTask:
         losses = vocoder_losses(predicted, waveform, target, self.config.spectrogram)
         total = torch.stack(list(losses.values())).sum()
         error = (decoded - log_mel).abs()
-        anchor = (error / self.generator.vae.mel_deviation[:, None]).mean()
+        anchor = self._anchor(decoded, log_mel, error)
         metrics = {name: loss.detach() for name, loss in losses.items()}
         metrics["log_mel_l1_db"] = log_mel_to_db(error.detach().mean())
         if self._adversary.joins(progress):
@@ -167,6 +168,13 @@ class AdversarialTask:
         save_vocoder(self.run_dir / VOCODER_NAME, model.vocoder, of_vocoder, provenance)
         rivals = self._adversary.discriminators
         save_discriminators(self.run_dir / DISCRIMINATORS_NAME, rivals, self.config, provenance)
+
+    def _anchor(self, decoded: Tensor, log_mel: Tensor, error: Tensor) -> Tensor:
+        """Distortion of the log-mel: L1 and, lest the sound get quieter, energy of patches."""
+        deviation = self.generator.vae.mel_deviation
+        mask = torch.ones_like(log_mel[:, :1])  # [batch, 1, frame]
+        energy = energy_error(decoded, log_mel, mask).mean() / deviation.mean()
+        return (error / deviation[:, None]).mean() + self.config.objective.energy_weight * energy
 
     def _draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Random crops `[batch, sample]` and their log-mel `[batch, mel, frame]`."""

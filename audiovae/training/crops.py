@@ -49,13 +49,13 @@ def draw_crops(
     places = (draw[1] * room).long()
     counts = (lengths - places).clamp(max=crop)
     starts = corpus.starts[clips] + places
-    copy = _copy_mapped if corpus.mapped else _gather
+    copy = gather if corpus.arrays[0].is_cuda else copy_pieces
     data = copy(corpus, clips, starts, counts, crop).to(device)
     return Crops(data, to_device(counts, device), clips)
 
 
-def _gather(corpus: Corpus, clips: Tensor, starts: Tensor, counts: Tensor, crop: int) -> Tensor:
-    """All crops in one step, where the corpus is."""
+def gather(corpus: Corpus, clips: Tensor, starts: Tensor, counts: Tensor, crop: int) -> Tensor:
+    """All crops in one step on the device; of a corpus in one array."""
     (array,) = corpus.arrays
     steps = torch.arange(crop, device=array.device)
     positions = to_device(starts, array.device)[:, None] + steps  # [batch, position]
@@ -64,10 +64,8 @@ def _gather(corpus: Corpus, clips: Tensor, starts: Tensor, counts: Tensor, crop:
     return array[positions.clamp(max=len(array) - 1)] * inside
 
 
-def _copy_mapped(
-    corpus: Corpus, clips: Tensor, starts: Tensor, counts: Tensor, crop: int
-) -> Tensor:
-    """Many crops at once, because on a disk or a network each copy is a wait."""
+def copy_pieces(corpus: Corpus, clips: Tensor, starts: Tensor, counts: Tensor, crop: int) -> Tensor:
+    """One crop after the other; of files many at once, because each copy may be a wait."""
     first = corpus.arrays[0]
     data = first.new_zeros((len(clips), crop, *first.shape[1:]))
     drawn = list(
@@ -79,7 +77,8 @@ def _copy_mapped(
             array, start, count = drawn[row]
             data[row, :count] = corpus.arrays[array][start : start + count]
 
-    list(_readers().map(copy, (range(i, len(clips), _READERS) for i in range(_READERS))))
+    shares = (range(first, len(clips), _READERS) for first in range(_READERS))
+    list(_readers().map(copy, shares) if corpus.mapped else map(copy, shares))
     return data
 
 

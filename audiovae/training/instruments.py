@@ -78,7 +78,7 @@ class Instrument:
 def draw_instrument(draw: Generator, programs: tuple[int, ...]) -> Instrument:
     """Make an instrument up."""
     count = 2 if draw.random() < 0.4 else 1
-    layers = []
+    layers: list[Layer] = []
     for program in draw.choice(programs, size=count, replace=False):
         borrowed = int(draw.integers(-7, 8)) if draw.random() < 0.6 else 0
         detuned = float(draw.normal(0, 0.08)) if count == 2 else 0.0
@@ -162,7 +162,8 @@ class SoundfontPlayer:
 
     def _generate(self, seconds: float) -> Samples:
         stereo = self._synth.generate(round(seconds * self._rate))
-        return np.frombuffer(stereo, np.float32).reshape(-1, 2).mean(axis=1)
+        mono: Samples = np.frombuffer(stereo, np.float32).reshape(-1, 2).mean(axis=1)
+        return mono
 
     def _shape(self, note: Samples, instrument: Instrument) -> Samples:
         """A note under the instrument's own envelope."""

@@ -55,8 +55,11 @@ class TrainingTask(Protocol):
     config: ModelConfig
     networks: Mapping[str, nn.Module]
     """Networks by name; each has its own optimiser."""
-    averaged: Collection[str]
-    """Names of the networks that are averaged, measured and written."""
+
+    @property
+    def averaged(self) -> Collection[str]:
+        """Names of the networks that are averaged, measured and written."""
+        ...
 
     def updates(self, generator: torch.Generator, progress: Progress) -> Iterator[Update]:
         """Losses of one step, each optimised before the next is asked for."""

@@ -53,6 +53,14 @@ class PairBatch:
     target: Tensor
 
 
+@dataclass(frozen=True)
+class _Players:
+    """Clips `[pair]`, and the equalisers `[pair, mel]` they are heard through."""
+
+    clips: Tensor
+    colour: Tensor
+
+
 class PairDraw:
     """Draws batches from pairs; all randomness comes from the generator that is handed in."""
 
@@ -92,33 +100,34 @@ class PairDraw:
             same_share: Of pairs whose source is the target itself.
         """
         draw = _Draw(num_pairs, generator)
-        _, length, num_mels = self._pairs.log_mel.shape
-        target = draw.below(len(self._pairs.phrase_of))
-        row = torch.arange(num_pairs)
-        second = (row < 2 * duets) & (row % 2 == 1) & draw.happens(_SAME_DUET_SHARE)
-        target = torch.where(second, self._other_clip(target, draw).roll(1), target)
-        source = target - target % self._players + draw.below(self._players)
-        same = draw.happens(same_share)
-        source = torch.where(same, target, source)
-        colour, other_colour = draw.equaliser(num_mels), draw.equaliser(num_mels)
-        colour = torch.where(second[:, None], colour.roll(1, 0), colour)
-        other_colour = torch.where(same[:, None], colour, other_colour)
+        first, second = self._two_players(draw, duets, same_share)
         level = self._usual_level + draw.uniform(*_LEVEL_RANGE_DB) / _DB_PER_NAT
-        start = draw.below(length - crop_frames + 1)
-        frames = start[:, None] + torch.arange(crop_frames)
-
-        def both(one: Tensor, other: Tensor) -> Tensor:
-            return torch.cat([one, other])
-
+        start = draw.below(self._pairs.log_mel.shape[1] - crop_frames + 1)
+        frames = (start[:, None] + torch.arange(crop_frames)).repeat(2, 1)
+        level, clips = level.repeat(2), torch.cat([first.clips, second.clips])
+        colours = torch.cat([first.colour, second.colour])
         draw_all = _Draw(2 * num_pairs, generator)
-        wanted, colours = both(target, source), both(colour, other_colour)
-        reference, heard = self._other_clip(wanted, draw_all), self._reference_frames(draw_all)
-        frames, level = both(frames, frames), both(level, level)
+        reference, heard = self._other_clip(clips, draw_all), self._reference_frames(draw_all)
+        target = self._clips(clips, frames, colours, level)
         return PairBatch(
-            source=self._clips(both(source, target), frames, both(other_colour, colour), level),
+            source=target.roll(num_pairs, 0),
             reference=self._clips(reference, heard, colours, level),
-            target=self._clips(wanted, frames, colours, level),
+            target=target,
         )
+
+    def _two_players(self, draw: _Draw, duets: int, same_share: float) -> tuple[_Players, _Players]:
+        """For each pair two clips of one phrase, and an equaliser for each."""
+        first = draw.below(len(self._pairs.phrase_of))
+        row = torch.arange(len(first))
+        joins = (row < 2 * duets) & (row % 2 == 1) & draw.happens(_SAME_DUET_SHARE)
+        first = torch.where(joins, self._other_clip(first, draw).roll(1), first)
+        second = first - first % self._players + draw.below(self._players)
+        same = draw.happens(same_share)
+        num_mels = self._pairs.log_mel.shape[2]
+        colour, other_colour = draw.equaliser(num_mels), draw.equaliser(num_mels)
+        colour = torch.where(joins[:, None], colour.roll(1, 0), colour)
+        other_colour = torch.where(same[:, None], colour, other_colour)
+        return _Players(first, colour), _Players(torch.where(same, first, second), other_colour)
 
     def _other_clip(self, clips: Tensor, draw: _Draw) -> Tensor:
         """For each clip another one by the same instrument."""

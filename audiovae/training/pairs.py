@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +26,13 @@ from audiovae.config import ModelConfig, PairsConfig, SpectrogramConfig
 from audiovae.errors import ConfigError
 from audiovae.spectrogram import log_mel_spectrogram
 from audiovae.training.instruments import Instrument, Layer, SoundfontPlayer, draw_instrument
-from audiovae.training.phrases import Phrase, draw_phrase
+from audiovae.training.phrases import draw_phrase
 
 _FOLDER, _DESCRIPTION_NAME = "pairs", "pairs.json"
 _VERSION = 1
 _PLAIN_SHARE = 0.5  # of a phrase's players
 _END_SECONDS = 0.2  # in which no note begins
+_MIN_ORDERS_FOR_PROCESSES = 8  # fewer are played in the time that a process takes to start
 _INSTRUMENT_STREAM, _PHRASE_STREAM, _CAST_STREAM = range(3)
 
 
@@ -83,6 +87,15 @@ class PairSets:
 
 
 @dataclass(frozen=True)
+class _Order:
+    """A phrase to be played: its number, its file, and who plays."""
+
+    index: int
+    path: Path
+    instruments: tuple[Instrument, ...]
+
+
+@dataclass(frozen=True)
 class _Cast:
     """Who plays what: instruments, and the players of each phrase."""
 
@@ -95,6 +108,7 @@ def build_pairs(
     run_dir: Path,
     config: ModelConfig,
     progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
 ) -> PairSets:
     """Play and keep the pairs of `config`, or read what an earlier run kept.
 
@@ -103,25 +117,24 @@ def build_pairs(
         run_dir: The pairs go into a folder of it.
         config: Gives `pairs`, the log-mel and the seed.
         progress: Is told how many phrases are done, and of how many.
+        workers: Processes that play; what they play does not depend on it.
 
     Raises:
         ConfigError: If the folder holds pairs of other settings.
     """
     folder = run_dir / _FOLDER
+    player = _player(soundfont, config.spectrogram.sample_rate)
     _claim(folder, soundfont, config)
-    pairs, seed = config.pairs, config.training.seed
-    player = SoundfontPlayer(soundfont, config.spectrogram.sample_rate)
-    cast = _cast(pairs, player.programs, seed)
-    seconds = pairs.frames / config.spectrogram.frames_per_second
-    for index, own in enumerate(cast.phrases):
-        path = _phrase_path(folder, index)
-        if not path.is_file():
-            draw = np.random.default_rng((seed, _PHRASE_STREAM, index))
-            phrase = draw_phrase(draw, seconds - _END_SECONDS)
-            instruments = [cast.instruments[i] for i in own]
-            _save(path, _play(player, phrase, instruments, config))
+    cast = _cast(config.pairs, player.programs, config.training.seed)
+    orders = [
+        _Order(index, _phrase_path(folder, index), tuple(cast.instruments[i] for i in own))
+        for index, own in enumerate(cast.phrases)
+    ]
+    missing = [order for order in orders if not order.path.is_file()]
+    done = len(orders) - len(missing)
+    for finished, _ in enumerate(_played(missing, soundfont, config, workers), start=1):
         if progress is not None:
-            progress(index + 1, len(cast.phrases))
+            progress(done + finished, len(orders))
     return _read_sets(folder, cast, config)
 
 
@@ -177,16 +190,38 @@ def _turns(members: range, count: int, seed: int) -> list[int]:
     return turns[:count]
 
 
-def _play(
-    player: SoundfontPlayer, phrase: Phrase, instruments: list[Instrument], config: ModelConfig
-) -> Tensor:
-    """`[player, frame, mel]`, float16."""
-    samples = config.pairs.frames * config.spectrogram.hop_samples
+def _played(
+    orders: list[_Order], soundfont: Path, config: ModelConfig, workers: int
+) -> Iterator[None]:
+    """Fill orders, one after the other or in processes; yields whenever one is done."""
+    fill = partial(_fill, soundfont=soundfont, config=config)
+    if workers == 1 or len(orders) < _MIN_ORDERS_FOR_PROCESSES:
+        yield from map(fill, orders)
+        return
+    # Spawned, since a fork of a process that has a GPU or threads may hang.
+    context = get_context("spawn")
+    with ProcessPoolExecutor(workers, context, torch.set_num_threads, (1,)) as pool:
+        yield from pool.map(fill, orders)
+
+
+def _fill(order: _Order, soundfont: Path, config: ModelConfig) -> None:
+    """Play a phrase by all its players, and keep their log-mels."""
+    spectrogram, pairs = config.spectrogram, config.pairs
+    player = _player(soundfont, spectrogram.sample_rate)
+    draw = np.random.default_rng((config.training.seed, _PHRASE_STREAM, order.index))
+    phrase = draw_phrase(draw, pairs.frames / spectrogram.frames_per_second - _END_SECONDS)
     clips = []
-    for instrument in instruments:
-        sound = torch.from_numpy(player.play(phrase, instrument, samples))
-        clips.append(log_mel_spectrogram(sound[None], config.spectrogram)[0].T.half())
-    return torch.stack(clips)
+    for instrument in order.instruments:
+        played = player.play(phrase, instrument, pairs.frames * spectrogram.hop_samples)
+        log_mel = log_mel_spectrogram(torch.from_numpy(played)[None], spectrogram)
+        clips.append(log_mel[0].T.half())
+    _save(order.path, torch.stack(clips))
+
+
+@lru_cache(maxsize=1)
+def _player(soundfont: Path, sample_rate: int) -> SoundfontPlayer:
+    """One a process: a soundfont takes a second to load."""
+    return SoundfontPlayer(soundfont, sample_rate)
 
 
 def _read_sets(folder: Path, cast: _Cast, config: ModelConfig) -> PairSets:
@@ -201,7 +236,7 @@ def _read_sets(folder: Path, cast: _Cast, config: ModelConfig) -> PairSets:
         known=_read(folder, cast, measured, slice(0, half), spectrogram),
         unknown=_read(folder, cast, measured, slice(half, None), spectrogram),
         hours=len(train.log_mel) * pairs.frames / spectrogram.frames_per_second / 3600,
-        instruments=len(train.instrument_of.unique()),
+        instruments=len(set(train.instrument_of.tolist())),
     )
 
 

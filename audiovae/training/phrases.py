@@ -116,7 +116,8 @@ def draw_phrase(draw: Generator, seconds: float) -> Phrase:
 
 
 def _melody(voice: _Voice) -> list[Note]:
-    notes, time, beat = [], voice.lead, 0
+    notes: list[Note] = []
+    time, beat = voice.lead, 0
     while time < voice.seconds - 2 * _MIN_NOTE_SECONDS:
         duration = voice.beat * float(voice.rhythm[beat % len(voice.rhythm)])
         beat += 1

@@ -94,43 +94,30 @@ class TimbreTask:
         training, objective = self.config.training, self.config.objective
         pairs = max(1, training.batch_size // 2)
         duets = round(_DUETS_SHARE * pairs) if progress.fraction >= _DUETS_FROM else 0
-        batch = self._draw(
-            pairs,
-            training.crop_frames,
-            generator,
-            duets=duets,
-            same_share=same_share(progress.fraction),
-        )
-        rows, frames = batch.source.shape[0], batch.source.shape[2]
-        lengths = torch.full((rows,), frames, device=self.device)
+        share = same_share(progress.fraction)
+        batch = self._draw(pairs, training.crop_frames, generator, duets=duets, same_share=share)
         with autocast(training, self.device):
-            posterior = self.model.timbre_of(
-                batch.reference, torch.full_like(lengths, batch.reference.shape[2])
-            )
-            output: VAEOutput = self._forward(
-                batch.source, lengths, Conditions(timbre=posterior.draw())
-            )
+            posterior = self.model.timbre_of(batch.reference, _full_lengths(batch.reference))
+            conditions = Conditions(timbre=posterior.draw())
+            output: VAEOutput = self._forward(batch.source, _full_lengths(batch.source), conditions)
             summed = self._summed(output, batch.target, duets, generator)
             apart = disagreement(output, pairs)
         terms = elbo_terms(self.model, batch.target, output, objective)
         code_nats = posterior.nats().mean()
         # Per mel band, which is the size of gradients that the loop's limits are meant for.
         num_mels = self.config.spectrogram.num_mels
-        loss = (terms.loss.mean() + objective.beta * code_nats / frames) / num_mels
+        loss = (terms.loss.mean() + objective.beta * code_nats / training.crop_frames) / num_mels
         loss = loss + _DUET_WEIGHT * summed + _AGREEMENT_WEIGHT * apart
-        yield Update(
-            "vae",
-            loss,
-            {
-                "loss": loss.detach(),
-                "distortion": terms.distortion.detach().mean(),
-                "log_mel_l1_db": terms.log_mel_l1_db.mean(),
-                "bits_per_frame": terms.rate_bits_per_frame.detach().mean(),
-                "code_nats": code_nats.detach(),
-                "sum_distortion": summed.detach(),
-                "disagreement": apart.detach(),
-            },
-        )
+        metrics = {
+            "loss": loss,
+            "distortion": terms.distortion.mean(),
+            "log_mel_l1_db": terms.log_mel_l1_db.mean(),
+            "bits_per_frame": terms.rate_bits_per_frame.mean(),
+            "code_nats": code_nats,
+            "sum_distortion": summed,
+            "disagreement": apart,
+        }
+        yield Update("vae", loss, {name: value.detach() for name, value in metrics.items()})
 
     def _summed(
         self, output: VAEOutput, target: Tensor, duets: int, generator: torch.Generator
@@ -165,11 +152,12 @@ class TimbreTask:
         model = cast(HVAE, averaged["vae"])
         metrics: dict[str, float] = {}
         for name, pairs in self._measured.items():
-            for phrase in range(_MEASURED_PHRASES):
+            phrases = range(min(_MEASURED_PHRASES, len(pairs.log_mel) // pairs.players))
+            for phrase in phrases:
                 own, swapped, copied = self._measure(model, pairs, phrase)
                 for figure, value in (("swap", swapped / copied), ("own", own / copied)):
                     key = f"{figure}_{name}"
-                    metrics[key] = metrics.get(key, 0.0) + value / _MEASURED_PHRASES
+                    metrics[key] = metrics.get(key, 0.0) + value / len(phrases)
         self._draw_sample(model, step)
         return Validation(metrics)
 
@@ -184,11 +172,13 @@ class TimbreTask:
         clips = pairs.log_mel.float().transpose(1, 2)
         played = clips[phrase * players : (phrase + 1) * players]
         following = (phrase + 1) % count * players
-        lengths = torch.full((players,), clips.shape[2], device=clips.device)
+        lengths = _full_lengths(played)
         with autocast(self.config.training, self.device):
             codes = model.timbre_of(clips[following : following + players], lengths).mean
             latents = model.encode(played, lengths, Conditions()).latents
-        own, swapped, copied = [], [], []
+        own: list[float] = []
+        swapped: list[float] = []
+        copied: list[float] = []
         for shift in range(players):
             under = Conditions(timbre=codes.roll(-shift, 0))
             with autocast(self.config.training, self.device):
@@ -204,7 +194,7 @@ class TimbreTask:
         pairs = self._measured["known"]
         last = pairs.players - 1
         clips = pairs.log_mel[: 2 * pairs.players].float().transpose(1, 2)
-        lengths = torch.full((1,), clips.shape[2], device=clips.device)
+        lengths = _full_lengths(clips[:1])
         with autocast(self.config.training, self.device):
             code = model.timbre_of(clips[pairs.players + last][None], lengths).mean
             decoded = model.encode(clips[:1], lengths, Conditions(timbre=code)).log_mel
@@ -252,6 +242,12 @@ def _quieten(model: HVAE) -> None:
         bias = cast(LatentGroup, module).posterior.bias
         assert bias is not None
         bias.chunk(2)[1].fill_(_FIRST_LOG_NOISE)
+
+
+def _full_lengths(log_mel: Tensor) -> Tensor:
+    """`[batch]`: all frames of a batch without padding."""
+    batch, _, frames = log_mel.shape
+    return torch.full((batch,), frames, device=log_mel.device)
 
 
 def _distance_db(estimate: Tensor, truth: Tensor) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,9 @@ from typing import Final
 
 from audiovae.audio import claims_to_be_audio
 from audiovae.commands import UsageProblem
+from audiovae.errors import ConfigError
+from audiovae.labels import folder_labels
 
-MANIFEST_NAME: Final = "manifest.csv"
 _SPEECH_CLASS: Final = "speech"
 
 
@@ -47,7 +47,7 @@ def find_clips(directory: Path) -> list[ClipFile]:
     for root, folders, names in os.walk(directory):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         folder = Path(root)
-        kinds = _manifest_kinds(folder / MANIFEST_NAME)
+        kinds = _manifest_kinds(folder)
         for name in sorted(names):
             if claims_to_be_audio(folder / name) and not name.startswith("."):
                 kind = kinds.get(name) or folder.resolve().name
@@ -59,15 +59,9 @@ def find_clips(directory: Path) -> list[ClipFile]:
     return sorted(clips, key=lambda clip: clip.name)
 
 
-def _manifest_kinds(path: Path) -> dict[str, str]:
+def _manifest_kinds(folder: Path) -> dict[str, str]:
     """Class by file name; empty without a manifest."""
-    if not path.is_file():
-        return {}
-    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"file", "class"} <= set(reader.fieldnames or ()):
-            raise UsageProblem(
-                f"{path}: expected the columns file and class, got "
-                f"{', '.join(reader.fieldnames or ()) or 'an empty file'}; mend or remove it"
-            )
-        return {row["file"]: (row["class"] or "").strip() for row in reader}
+    try:
+        return folder_labels(folder)
+    except ConfigError as error:
+        raise UsageProblem(str(error)) from None

@@ -85,6 +85,11 @@ def table(means: Sequence[MeanRow]) -> str:
     for mean in means:
         cells = [_number(mean.figures[column.key], column.digits) for column in columns]
         lines.append([mean.title, *cells])
+    return markdown_table(lines)
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """An aligned table of a heading and rows of one length: names first, figures after."""
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
     return "\n".join(

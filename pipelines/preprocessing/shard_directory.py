@@ -81,16 +81,17 @@ class ShardDirectory:
             ConfigError: If they are of another spectrogram, or lack the waveforms.
         """
         text = self._target.read_text(DESCRIPTION_NAME)
-        if text is None:
-            description = ShardsDescription(config, with_audio)
-            self._target.write_text(DESCRIPTION_NAME, format_description(description))
-            return description
-        description = parse_description(text, f"{self._target.name}/{DESCRIPTION_NAME}", config)
+        description = ShardsDescription(config, with_audio)
+        if text is not None:
+            place = f"{self._target.name}/{DESCRIPTION_NAME}"
+            description = parse_description(text, place, config)
         if with_audio and not description.with_audio:
             raise ConfigError(
                 f"{self._target.name}: expected shards with waveforms, got log-mels alone; "
                 "leave out --with-audio or choose another --output-dir"
             )
+        if text != format_description(description):  # there was none, or an older version's
+            self._target.write_text(DESCRIPTION_NAME, format_description(description))
         return description
 
     def new_files(self) -> list[Found]:

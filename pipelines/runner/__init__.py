@@ -8,4 +8,7 @@ The way of a batch::
 `batch.py` walks that way once and `driver.py` is its loop; `local.py` runs units in threads of
 this process. A runner on other machines implements the `Runner` protocol of `units.py` and
 calls `worker.py` there; nothing else changes.
+
+Where inputs and outputs lie is known in four places: `storage.py` and `remote.py` (a directory, a
+URI), `desk.py` (manifest, log and lock there), `ferry.py` (files to and from a worker).
 """

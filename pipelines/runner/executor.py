@@ -53,6 +53,7 @@ def set_ray_environment() -> None:
     # What befell our workers is in our log; an autoscaler is still heard.
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_agent_register_timeout_ms", "100000")  # on a busy machine
     is_private = ADDRESS_VARIABLE not in os.environ and "ray" not in sys.modules
     if is_private and not any(name in os.environ for name in _AUTH_VARIABLES):
         # A token for this run alone, instead of one that Ray would leave in the home folder.

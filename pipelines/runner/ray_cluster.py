@@ -70,9 +70,11 @@ class RayRunner:
         self._members: set[_Member] = set()
         self._idle: list[_Member] = []
         self._events: queue.SimpleQueue[tuple[_Member, Future[Any]]] = queue.SimpleQueue()
+        self._own_node = ray.get_runtime_context().get_node_id()
         self._metrics = RayMetrics()
         self._refusals = self._early_deaths = 0
         self._look_at = self._start_at = 0.0
+        self._had_worker_at = time.monotonic()
 
     @property
     def capacity(self) -> int:
@@ -88,7 +90,7 @@ class RayRunner:
         """Wait for the next outcome.
 
         Raises:
-            FatalProblem: If no actor can begin.
+            FatalProblem: If no actor can begin, or Ray on this machine is gone.
         """
         deadline = time.monotonic() + timeout_seconds
         while True:
@@ -109,15 +111,11 @@ class RayRunner:
             FatalProblem: If none can begin.
             Interrupted: If a signal came meanwhile.
         """
-        told_at = time.monotonic()
         with self._stop.held():
             while not any(member.node for member in self._members):
                 self.next_outcome(_POLL_SECONDS)
                 if self._stop.requested:
                     raise Interrupted("stopped while the workers were starting")
-                if time.monotonic() - told_at > _TELL_EVERY_SECONDS:
-                    told_at = time.monotonic()
-                    sys.stderr.write("waiting for a worker: no node has had room for one so far\n")
         return self
 
     def __exit__(
@@ -139,7 +137,13 @@ class RayRunner:
         self._look_at = now + _LOOK_EVERY_SECONDS
         if self._worklist.waits_for_fresh_worker and self._idle:
             self._dismiss(self._idle[0])
-        wanted = self._layout.wanted(list(living_nodes().values()))
+        nodes = living_nodes()
+        if self._own_node not in nodes:
+            raise FatalProblem(
+                "expected Ray on this machine to stay, but its node is gone; run the same command "
+                "again to continue"
+            )
+        wanted = self._layout.wanted(list(nodes.values()))
         for _ in range(wanted - len(self._members)):
             member = _Member(self._class.remote())
             self._members.add(member)
@@ -147,6 +151,11 @@ class RayRunner:
         self._facts.num_workers = max(self._facts.num_workers, wanted)
         busy = sum(1 for member in self._members if member.attempt)
         self._metrics.update(self._facts, busy)
+        if any(member.node for member in self._members):
+            self._had_worker_at = now
+        elif now - self._had_worker_at > _TELL_EVERY_SECONDS:
+            self._had_worker_at = now
+            sys.stderr.write("waiting for a worker: no node of the cluster has room for one\n")
 
     def _watch(self, member: _Member, reference: Any) -> None:
         events = self._events

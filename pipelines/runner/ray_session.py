@@ -9,8 +9,10 @@ import logging
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import ray
 
@@ -21,6 +23,9 @@ from pipelines.runner.undertaker import Undertaker
 
 _OBJECT_STORE_BYTES: Final = 80 << 20  # nothing but file names and figures travels
 _MAX_REASON: Final = 300
+_TRIES: Final = 3
+
+_logger = logging.getLogger(__name__)
 
 
 class RaySession:
@@ -59,9 +64,9 @@ class RaySession:
         return self
 
     def _initialize(self) -> None:
-        handlers = _signal_handlers()
         try:
-            self._join() if self.address else self._start()
+            with _signal_handlers_kept():
+                self._join() if self.address else self._start()
         except SystemExit as error:  # Ray's own answer to SIGTERM while it starts
             raise Interrupted("stopped while Ray was starting") from error
         except Exception as error:
@@ -72,15 +77,22 @@ class RaySession:
                 f"{one_line(error)[:_MAX_REASON]}; check that the cluster runs and that "
                 "RAY_AUTH_TOKEN is its token, or use --executor local"
             ) from error
-        finally:
-            for number, handler in handlers.items():  # Ray has put its own in their place
-                signal.signal(number, handler)
 
     def _join(self) -> None:
         ray.init(self.address, log_to_driver=False, configure_logging=False)
 
     def _start(self) -> None:
         self._undertaker.__enter__()
+        for tries_left in reversed(range(_TRIES)):
+            try:
+                return self._start_once()
+            except Exception:  # on a busy machine Ray gives up after 30 s
+                _logger.exception("ray=start-failed tries_left=%d", tries_left)
+                ray.shutdown()
+                if not tries_left or self._stop.requested:
+                    raise
+
+    def _start_once(self) -> None:
         ray.init(
             "local",
             num_cpus=self._num_cpus,
@@ -97,12 +109,19 @@ class RaySession:
         self._leave()
 
     def _leave(self) -> None:
-        with self._stop.held():
+        with self._stop.held(), _signal_handlers_kept():
             ray.shutdown()
             self._undertaker.__exit__(None, None, None)
 
 
-def _signal_handlers() -> dict[int, Any]:
-    if threading.current_thread() is not threading.main_thread():
-        return {}
-    return {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+@contextmanager
+def _signal_handlers_kept() -> Iterator[None]:
+    """Put back what was there: Ray sets its own handlers as it starts, and none as it ends."""
+    is_main = threading.current_thread() is threading.main_thread()
+    numbers = (signal.SIGINT, signal.SIGTERM) if is_main else ()
+    before = {number: signal.getsignal(number) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -17,8 +17,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import fsspec
-
 from audiovae.commands import UsageProblem, one_line
 from audiovae.errors import AudioReadError, AudioWriteError
 from pipelines.runner.work_folder import WorkFolder
@@ -246,6 +244,8 @@ class RemoteStorage:
 
 @lru_cache(maxsize=8)
 def _file_system(scheme: str) -> Any:
+    import fsspec  # takes as long as all the rest of a run with nothing to do
+
     try:
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except ImportError as error:

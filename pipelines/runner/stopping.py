@@ -113,12 +113,12 @@ class StopRequest:
     @contextmanager
     def held(self) -> Iterator[None]:
         """Context in which a first signal only sets `requested`; another one raises."""
-        before = self.immediate
+        before = self.immediate, self._held
         self.immediate, self._held = False, True
         try:
             yield
         finally:
-            self.immediate, self._held = before, False
+            self.immediate, self._held = before
 
     def __enter__(self) -> StopRequest:
         """Install the handlers (a no-op outside the main thread, which gets no signals)."""

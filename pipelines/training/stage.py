@@ -19,6 +19,7 @@ from audiovae.training.loop import TrainingTask, train
 from audiovae.training.state import STATE_NAME, Progress, resumed_config, save_run_config
 from audiovae.training.vae import VAETask
 from audiovae.training.vocoder import VocoderTask
+from pipelines.runner.local import available_cores
 from pipelines.runner.stopping import StopRequest
 from pipelines.training.corpora import TrainingData
 from pipelines.training_display import CountingDisplay, TrainingDisplay
@@ -101,16 +102,16 @@ def _task(stage: Stage, config: ModelConfig, data: TrainingData) -> TrainingTask
     config = with_classes(config, corpus.labels)
     origin = _provenance(stage, config, data.description)
     task = makers[config.kind](config, *corpus.split(), stage.run_dir, data.device, origin)
-    adversarial = isinstance(task, AdversarialTask)
-    if stage.initial is not None:
-        stage.initial.fill(task.parts if adversarial else task.networks)
-        if adversarial:
-            task.quality_scale = stage.initial.checkpoints["vae"].quality_scale
-    elif adversarial:
-        raise UsageProblem(
-            "expected --init with trained weights for kind 'adversarial', got none; --init base "
-            "takes those that ship"
-        )
+    if isinstance(task, AdversarialTask):
+        if stage.initial is None:
+            raise UsageProblem(
+                "expected --init with trained weights for kind 'adversarial', got none; --init "
+                "base takes those that ship"
+            )
+        stage.initial.fill(task.parts)
+        task.quality_scale = stage.initial.checkpoints["vae"].quality_scale
+    elif stage.initial is not None:
+        stage.initial.fill(task.networks)
     return task
 
 
@@ -120,7 +121,9 @@ def _timbre_task(stage: Stage, config: ModelConfig, data: TrainingData) -> Train
     from audiovae.training.timbre import TimbreTask
 
     with CountingDisplay("played_phrases") as display:
-        sets = build_pairs(data.path, stage.run_dir, config, progress=display.show)
+        sets = build_pairs(
+            data.path, stage.run_dir, config, display.show, workers=available_cores()
+        )
     origin = _provenance(stage, config, data.path.name)
     return TimbreTask(config, sets, stage.run_dir, data.device, origin)
 

@@ -18,7 +18,7 @@ from tests.tones import log_mel_corpus
 CONFIGS = Path(__file__).parent.parent.parent / "configs"
 
 
-class _Stopwatch(Watcher):
+class Stopwatch(Watcher):
     """Times the steps after a warm-up, in which a GPU compiles."""
 
     def __init__(self, warm_up: int, steps: int) -> None:
@@ -46,7 +46,7 @@ def bench_training_steps() -> None:
     device = torch.device("cuda" if on_gpu else "cpu")
     name = torch.cuda.get_device_name() if on_gpu else f"CPU, {torch.get_num_threads()} threads"
     config = load_config(CONFIGS / ("base.toml" if on_gpu else "small.toml"))
-    watch = _Stopwatch(*((20, 100) if on_gpu else (1, 3)))
+    watch = Stopwatch(*((20, 100) if on_gpu else (1, 3)))
     with TemporaryDirectory() as folder:
         corpora = log_mel_corpus(count=8, seconds=8).split()
         task = VAETask(config, *corpora, Path(folder), device, Provenance())

@@ -35,9 +35,10 @@ class RayNodes:
             "RAY_AUTH_TOKEN": secrets.token_hex(32),
             "RAY_USAGE_STATS_ENABLED": "0",
             # A dead node is found sooner than on a real network.
-            "RAY_health_check_initial_delay_ms": "2000",
-            "RAY_health_check_period_ms": "500",
-            "RAY_health_check_failure_threshold": "4",
+            "RAY_health_check_initial_delay_ms": "5000",
+            "RAY_health_check_period_ms": "1000",
+            "RAY_health_check_failure_threshold": "6",
+            "RAY_agent_register_timeout_ms": "100000",
         }
         self._temporary = temporary
         self._cores = cores
@@ -65,6 +66,13 @@ class RayNodes:
                 node = self._start(f"--address={self.address}", f"--num-cpus={cores}")
             time.sleep(0.2)
         self.nodes.append(node)
+
+    def mend(self) -> None:
+        """Replace nodes that have gone by themselves, as they do on a machine that is too busy."""
+        for node in list(self.nodes):
+            if "raylet/raylet" not in " ".join(session(node.pid).values()):
+                self.kill(self.nodes.index(node))
+                self.add(self._cores[0])
 
     def actors(self, name: str = ACTOR) -> list[int]:
         """Pids of the actors on all nodes."""

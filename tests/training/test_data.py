@@ -17,7 +17,7 @@ from audiovae.errors import ConfigError
 from audiovae.spectrogram import log_mel_spectrogram
 from audiovae.training import data
 from audiovae.training.augment import augment_log_mel, augment_waveform
-from audiovae.training.crops import draw_crops
+from audiovae.training.crops import copy_pieces, draw_crops, gather
 from audiovae.training.data import (
     Corpus,
     load_waveforms,
@@ -61,6 +61,15 @@ def test_crops_are_pieces_of_single_clips(lengths: list[int], crop: int, seed: i
         clip, place = divmod(int(row[0]) - 1, 1000)
         assert torch.equal(row[:count], corpus.clip(clip)[place : place + count])
         assert count >= min(crop - crop // 8, lengths[clip])
+
+
+def test_one_step_on_a_device_draws_what_copies_do() -> None:
+    corpus = counted_corpus(300, 7, 130)
+    where = (torch.tensor([0, 1, 2, 2]), torch.tensor([250, 300, 307, 430]))
+    counts = torch.tensor([50, 7, 64, 7])
+    copied = copy_pieces(corpus, *where, counts, 64)
+    assert torch.equal(gather(corpus, *where, counts, 64), copied)
+    assert copied[1, :8].tolist() == [*range(1001, 1008), 0]
 
 
 def test_clips_are_drawn_in_proportion_to_their_length() -> None:

@@ -130,6 +130,16 @@ def test_a_killed_build_goes_on_and_gives_the_same(soundfont: Path, tmp_path: Pa
     assert torch.equal(again.unknown.log_mel, whole.unknown.log_mel)
 
 
+@pytest.mark.slow
+def test_processes_play_the_same(soundfont: Path, tmp_path: Path) -> None:
+    two = config().model_copy(
+        update={"pairs": config().pairs.model_copy(update={"phrases": 8, "players": 2})}
+    )
+    apart = build_pairs(soundfont, tmp_path / "two", two, workers=2)
+    alone = build_pairs(soundfont, tmp_path / "one", two)
+    assert torch.equal(apart.train.log_mel, alone.train.log_mel)
+
+
 def test_pairs_of_another_config_are_refused(soundfont: Path, tmp_path: Path) -> None:
     build_pairs(soundfont, tmp_path, config())
     other = config().model_copy(update={"pairs": config().pairs.model_copy(update={"phrases": 5})})

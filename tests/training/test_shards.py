@@ -169,6 +169,7 @@ def test_version_1_is_still_read(source: Path, tmp_path: Path) -> None:
     assert found.names == expected.names
     assert all(torch.equal(found.clip(i), expected.clip(i)) for i in range(4))
     assert make_shards(source, target).known == 4
+    assert '"version": 2' in description.read_text()
 
 
 def test_no_clips_is_one_clear_line(source: Path, tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ def test_a_collapsed_level_is_named_with_a_remedy(tmp_path: Path) -> None:
 
 def test_the_vocoder_learns_within_seconds(tmp_path: Path) -> None:
     settings = training(
-        25, batch_size=2, crop_frames=16, learning_rate=5e-3, skip_gradient_above=1e6
+        25, batch_size=2, crop_frames=16, learning_rate=2e-3, skip_gradient_above=1e6
     )
     task = vocoder_task(tmp_path, tiny_config(kind="vocoder", training=settings))
     _, held_back = waveform_corpus().split()

@@ -9,34 +9,16 @@ import pytest
 import torch
 
 from audiovae.checkpoint import Provenance, load_checkpoint, load_model
-from audiovae.config import ModelConfig, load_config
+from audiovae.config import ModelConfig
 from audiovae.latents import Conditions, Latents
-from audiovae.models.hvae import HVAE
 from audiovae.models.output import VAEOutput
 from audiovae.training.loop import Watcher, train
-from audiovae.training.pairs import Pairs, PairSets
 from audiovae.training.state import Progress
 from audiovae.training.timbre import TimbreTask, disagreement, same_share
+from tests.bands import band_sets
 from tests.models.test_timbre import timbre_config
-from tests.small_models import CONFIGS
 
 CPU = torch.device("cpu")
-FRAMES, PHRASES, PLAYERS = 64, 4, 4
-
-
-def played(first_phrase: int, seed: int) -> Pairs:
-    """Phrases that are a moving band, by players that are a spectrum of their own."""
-    draw = torch.Generator().manual_seed(seed)
-    spectra = 2 * torch.randn(PLAYERS, 128, generator=torch.Generator().manual_seed(5))
-    clips = []
-    for _ in range(PHRASES):
-        place = torch.randint(20, 100, (FRAMES // 8,), generator=draw).repeat_interleave(8)
-        band = 4 * torch.exp(-0.02 * (torch.arange(128) - place[:, None]).square())
-        clips += [(-7 + band + spectra[player]).half() for player in range(PLAYERS)]
-    log_mel = torch.stack(clips)
-    phrase = torch.arange(first_phrase, first_phrase + PHRASES).repeat_interleave(PLAYERS)
-    power = (2 * log_mel.float()).exp().mean(dim=1)
-    return Pairs(log_mel, phrase, torch.arange(PLAYERS).repeat(PHRASES), power)
 
 
 def task(run_dir: Path, **training: object) -> TimbreTask:
@@ -45,8 +27,7 @@ def task(run_dir: Path, **training: object) -> TimbreTask:
     config = ModelConfig.model_validate(
         {**config.model_dump(), "training": {**config.training.model_dump(), **settings}}
     )
-    sets = PairSets(played(0, 1), played(9, 2), played(9, 3), hours=0.1, instruments=PLAYERS)
-    return TimbreTask(config, sets, run_dir, CPU, Provenance(data="bands", licence="CC0"))
+    return TimbreTask(config, band_sets(), run_dir, CPU, Provenance(data="bands", licence="CC0"))
 
 
 def rows(run_dir: Path, log: str) -> list[dict[str, str]]:
@@ -114,12 +95,3 @@ def test_disagreement_is_between_none_and_all() -> None:
     assert float(apart) == pytest.approx(1.0, abs=0.1)
     scaled = disagreement(latents_of(100 * torch.cat([first, second])), 4)
     assert float(scaled) == pytest.approx(float(apart), rel=1e-4)
-
-
-@pytest.mark.parametrize("name", ["timbre", "timbre_small"])
-def test_the_shipped_configs_make_models_with_a_code(name: str) -> None:
-    config = load_config(CONFIGS / f"{name}.toml")
-    with torch.device("meta"):
-        model = HVAE(config)
-    assert model.timbre is not None
-    assert model.level_strides() == (8, 2)

@@ -85,6 +85,8 @@ class SymbolTable(Protocol):
         """What a model file stores."""
         ...
 
+    def __hash__(self) -> int: ...
+
 
 def bottleneck_kinds() -> list[str]:
     """Names that `kind` can take."""

@@ -1,0 +1,37 @@
+"""A page in a real browser without a screen, if there is one."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome")
+_PATIENCE_SECONDS = 120
+
+
+def browser() -> str:
+    """Path of a browser; the test is skipped if there is none."""
+    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("needs chromium")
+    return found
+
+
+def document(page: Path, fragment: str = "", *, profile: Path) -> str:
+    """The page's document after its scripts have run, as HTML."""
+    done = subprocess.run(
+        [
+            *(browser(), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
+            *("--virtual-time-budget=2000", f"--user-data-dir={profile}"),
+            page.as_uri() + fragment,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_PATIENCE_SECONDS,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,117 @@
+"""`embed`: vectors, a map that works in a browser, and queries, with the tiny model."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as parquet
+import pytest
+
+from pipelines.embed import main
+from pipelines.mapping.collection import Collection, load_collection
+from pipelines.mapping.page import MapFacts, write_map_page
+from tests.pipelines.headless import document
+from tests.pipelines.measured_folders import write_sounds
+from tests.small_models import write_tiny_model
+
+MANY = 10_000
+FLUID_MILLISECONDS = 250.0  # a software-rendered frame on a busy machine
+
+
+def run(place: Path, *more: str) -> int:
+    checkpoint = place / "models" / "tiny.safetensors"
+    arguments = [str(place / "sounds"), "--checkpoint", str(checkpoint)]
+    return main([*arguments, "--executor", "local", "--workers", "1", *more])
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    place = tmp_path_factory.mktemp("embed")
+    write_tiny_model(place / "models")
+    write_sounds(place / "sounds" / "tones", 4)
+    write_sounds(place / "sounds" / "noisy", 4, noise=0.5, first=10)
+    assert run(place) == 0
+    return place
+
+
+def test_both_files_hold_the_same(made: Path) -> None:
+    collection = load_collection(made / "sounds_map")
+    table = parquet.read_table(made / "sounds_map" / "embeddings.parquet")
+    assert table["file"].to_pylist() == list(collection.names)
+    assert collection.labels == ("noisy",) * 4 + ("tones",) * 4
+    stored = np.array(table["embedding"].to_pylist(), np.float32)
+    np.testing.assert_array_equal(stored, collection.vectors)
+    assert np.isfinite(stored).all()
+
+
+def test_a_clip_is_nearest_to_itself(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    clip = made / "sounds" / "noisy" / "011.wav"
+    assert main(["query", str(made / "sounds_map"), str(clip), "--top", "3"]) == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert lines[0][1:] == ["noisy/011.wav", "noisy"]
+    assert float(lines[0][0]) < 0.01
+    assert len(lines) == 3
+
+
+def test_a_query_needs_a_collection(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["query", str(made / "sounds"), str(made)]) == 2
+    assert "run python -m pipelines.embed first" in capsys.readouterr().err
+
+
+def test_new_files_are_added(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_tiny_model(tmp_path / "models")
+    write_sounds(tmp_path / "sounds", 3)
+    assert run(tmp_path, "--link-sound") == 0
+    vectors = {p: p.stat().st_mtime_ns for p in (tmp_path / "sounds_map").rglob("*.embedding.npz")}
+    page = (tmp_path / "sounds_map" / "map.html").read_bytes()
+    assert run(tmp_path, "--link-sound") == 0
+    assert (tmp_path / "sounds_map" / "map.html").read_bytes() == page
+    write_sounds(tmp_path / "sounds", 1, first=7)
+    assert run(tmp_path, "--link-sound") == 0
+    assert len(load_collection(tmp_path / "sounds_map")) == 4
+    assert vectors == {path: path.stat().st_mtime_ns for path in vectors}
+
+
+def test_a_chosen_clip_names_its_like_in_a_browser(made: Path, tmp_path: Path) -> None:
+    page = made / "sounds_map" / "map.html"
+    shown = document(page, "#clip=tones/001.wav&search=noisy", profile=tmp_path)
+    assert '<h2 id="chosen-name">tones/001.wav</h2>' in shown
+    similar = shown[shown.index('id="similar"') : shown.index("<audio")]
+    assert similar.count("<li") == 7  # all the others
+    assert "tones/001.wav" not in similar
+    assert '<span id="found" class="label" style="margin:0">4 found</span>' in shown
+    assert "data:audio/ogg;base64," in page.read_text(encoding="utf-8")
+
+
+def test_names_are_text_not_markup(tmp_path: Path) -> None:
+    names = ("</script><script>document.title='broken'</script>.wav", "b'\"&.wav", "c\n.wav")
+    page = write_map_page(tmp_path, *collection_of(names), MapFacts("<b>x</b>", 0, False))
+    shown = document(page, profile=tmp_path / "profile")
+    assert "<title>broken" not in shown
+    assert "<b>x</b>" not in shown
+
+
+@pytest.mark.slow
+def test_ten_thousand_clips_stay_fluid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)  # PCA: UMAP takes a minute
+    names = tuple(f"folder{i % 20}/clip{i:05d}.wav" for i in range(MANY))
+    page = write_map_page(tmp_path, *collection_of(names), MapFacts("many", 0, False))
+    assert page.stat().st_size < 40e6
+    shown = document(page, "#search=clip00", profile=tmp_path / "profile")
+    assert ">1,000 found<" in shown
+    drawn = re.search(r'data-draw-ms="([\d.]+)"', shown)
+    assert drawn is not None
+    assert float(drawn[1]) < FLUID_MILLISECONDS
+
+
+def collection_of(names: tuple[str, ...]) -> tuple[Collection, np.ndarray]:
+    random = np.random.default_rng(0)
+    labels = tuple(name.partition("/")[0] for name in names)
+    vectors = random.standard_normal((len(names), 8)).astype(np.float32)
+    pictures = random.integers(0, 255, (len(names), 32, 64)).astype(np.uint8)
+    seconds = np.ones(len(names))
+    return Collection(names, labels, vectors, seconds, Path("/sounds"), "base", "0"), pictures

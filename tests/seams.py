@@ -1,0 +1,50 @@
+"""Where windows meet, and whether it can be heard there."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from audiovae.chunks import STEP_FRAMES
+from audiovae.config import SpectrogramConfig
+from tests.tones import SAMPLE_RATE, noise
+
+SEAM_SAMPLES = STEP_FRAMES * SpectrogramConfig().hop_samples
+_REACH = 3  # samples on each side of a seam that a click would show in
+_AROUND = SAMPLE_RATE // 40
+_NUM_PLACES = 2000  # that seams are compared with
+
+
+def phrases(seconds: int, seed: int = 0) -> Tensor:
+    """Decaying notes at random pitches and times over a little noise, `[sample]`."""
+    draw = torch.Generator().manual_seed(seed)
+    sound = noise(seconds * SAMPLE_RATE, seed, level=0.002)
+    length = 2 * SAMPLE_RATE
+    time = torch.arange(length) / SAMPLE_RATE
+    for start in range(0, len(sound) - length, SAMPLE_RATE // 3):
+        pitch, decay, place = torch.rand(3, generator=draw).tolist()
+        hz = 110 * 2 ** (3 * pitch)
+        note = sum((2 * torch.pi * hz * n * time).sin() / n for n in (1, 2, 3, 5))
+        at = min(start + int(place * SAMPLE_RATE / 3), len(sound) - length)
+        sound[at : at + length] += 0.1 * note * torch.exp(-(2 + 6 * decay) * time)
+    return sound
+
+
+def seam_ranks(sound: Tensor) -> list[float]:
+    """For each seam the share of other places that are smoother than it.
+
+    Smoothness is the largest third difference nearby, which a jump of the value or of its slope
+    makes large, over that of the 50 ms around, so that loud passages do not count as rough.
+    """
+    rough = sound.diff(n=3).abs()
+    draw = torch.Generator().manual_seed(0)
+    places = torch.randint(_AROUND, len(rough) - _AROUND, (_NUM_PLACES,), generator=draw).tolist()
+    elsewhere = torch.tensor([_roughness(rough, place) for place in places])
+    seams = range(SEAM_SAMPLES, len(rough) - _AROUND, SEAM_SAMPLES)
+    # The third difference n is of the samples n to n + 3.
+    return [float((elsewhere < _roughness(rough, at - 2)).float().mean()) for at in seams]
+
+
+def _roughness(rough: Tensor, place: int) -> float:
+    near = rough[place - _REACH : place + _REACH + 1].max()
+    return float(near / rough[place - _AROUND : place + _AROUND + 1].max().clamp(min=1e-9))
