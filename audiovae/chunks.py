@@ -29,7 +29,7 @@ from audiovae.errors import ShapeError
 CHUNK_FRAMES = 1024
 OVERLAP_FRAMES = 32
 STEP_FRAMES = CHUNK_FRAMES - OVERLAP_FRAMES
-SHAPES_FRAMES = (64, 128, 256, 512, CHUNK_FRAMES)
+SHAPES_FRAMES = (64, 128, 192, 256, 320, 448, 640, 832, CHUNK_FRAMES)
 """Padded lengths of a chunk; all hold a whole number of the coarsest steps."""
 BATCH_FRAMES = 512
 """Frames of one batch on a CPU: 8 chunks of the smallest shape, or one of a large one.

@@ -36,7 +36,7 @@ from audiovae.spectrogram import log_mel_to_db
 from audiovae.stretches import Codable, Coded, Coding, Stopwatch, Waveform
 from audiovae.synthesis import DEFAULT_POLISH_STEPS, Synthesizer
 
-_GPU_BATCH_FRAMES = 64 * CHUNK_FRAMES
+_GPU_BATCH_FRAMES = 16 * CHUNK_FRAMES  # 190 s: a unit of work fills one, and not many more
 
 
 class Reconstructor:

@@ -49,7 +49,18 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "measuring",
         "generation",
     ),
-    ("training", "analysis", "pitch", "codec", "arithmetic", "sampling", "timbre", "timbre_library", "moves", "synthesis"),
+    (
+        "training",
+        "analysis",
+        "pitch",
+        "codec",
+        "arithmetic",
+        "sampling",
+        "timbre",
+        "timbre_library",
+        "moves",
+        "synthesis",
+    ),
     ("checkpoint",),
     ("models", "objectives"),
     ("spectrogram", "audio", "chunks", "latents", "labels", "pretrained"),
@@ -236,7 +247,9 @@ def test_importing_the_library_changes_nothing(tmp_path: Path) -> None:
 
 def model_config_paths() -> list[Path]:
     """Configs of models; those of clusters belong to Ray."""
-    return sorted(path for path in CONFIGS.rglob("*.toml") if not {"cluster", "recipes"} & set(path.parts))
+    return sorted(
+        path for path in CONFIGS.rglob("*.toml") if not {"cluster", "recipes"} & set(path.parts)
+    )
 
 
 @pytest.mark.parametrize(

@@ -294,8 +294,6 @@ class HVAE(nn.Module):
         told = [] if context is None else [context]
         return in_a_row(told + ([] if self.timbre is None else [self.timbre.context(conditions)]))
 
-    def _with_pitch(
-        self, features: Tensor, level: int, conditions: Conditions, mask: Tensor
-    ) -> Tensor:
+    def _with_pitch(self, features: Tensor, level: int, told: Conditions, mask: Tensor) -> Tensor:
         """Features of a level that opens, told the pitch of every step."""
-        return features if self.pitch is None else features + self.pitch(conditions, level, mask)
+        return features if self.pitch is None else features + self.pitch(told, level, mask)

@@ -209,9 +209,10 @@ class TimbreTask:
 
 
 def disagreement(output: VAEOutput, pairs: int) -> Tensor:
-    """How far the latents of one phrase on two instruments differ, of what latents vary by.
+    """How far the latents of one phrase on two instruments differ, of what they vary by in time.
 
-    0 for equal ones, 1 for such as have nothing to do with each other, whatever their scale.
+    0 for equal ones, 1 for such as have nothing to do with each other, whatever their scale. What
+    varies from clip to clip, as the level does, must not make the rest look alike.
 
     Args:
         output: Of a batch whose row `pairs + i` plays the phrase of row `i`.
@@ -220,7 +221,7 @@ def disagreement(output: VAEOutput, pairs: int) -> Tensor:
     shares = []
     for group in output.latents.groups:
         error = (group[:pairs] - group[pairs:]).square().mean(dim=(0, 2))  # [channel]
-        spread = group.var(dim=(0, 2), correction=0).clamp(min=_MIN_SPREAD)
+        spread = group.var(dim=2, correction=0).mean(dim=0).clamp(min=_MIN_SPREAD)
         shares.append((error / (2 * spread)).mean())
     return torch.stack(shares).mean()
 

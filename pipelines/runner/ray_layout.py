@@ -32,7 +32,7 @@ class Layout:
     asked: int | None = None
 
     @property
-    def options(self) -> dict[str, float]:
+    def options(self) -> dict[str, Any]:
         """Options of the actor."""
         if self.device == "cpu":
             return {"num_cpus": 1}
@@ -75,7 +75,8 @@ def plan_layout(nodes: Sequence[Resources], device: str, num_workers: int | None
 
 def living_nodes() -> dict[str, dict[str, float]]:
     """Resources of every node that is alive, by its id."""
-    return {node["NodeID"]: _resources(node) for node in ray.nodes() if node["Alive"]}
+    nodes = ray.nodes()  # type: ignore[no-untyped-call]
+    return {node["NodeID"]: _resources(node) for node in nodes if node["Alive"]}
 
 
 def _resources(node: dict[str, Any]) -> dict[str, float]:

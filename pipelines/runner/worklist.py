@@ -74,7 +74,7 @@ class Worklist:
         """
         for queue in (self._suspects if fresh else (), self._again, self._new):
             if queue:
-                return queue.popleft()  # type: ignore[union-attr]
+                return queue.popleft()
         return None
 
     def done(self, attempt: Attempt, outcome: Outcome) -> Outcome | None:
