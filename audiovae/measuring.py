@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from audiovae.stretches import Signal, Stopwatch, Waveform
 
 _CPU_BATCH_FRAMES = 1024
 _GPU_BATCH_FRAMES = 64 * 1024
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip archive can say
 
 
 class Measurement(Protocol):
@@ -189,10 +191,16 @@ class Measurer:
 
 
 def save_arrays(path: Path, arrays: Arrays) -> None:
-    """Write arrays as an uncompressed `.npz` of any name, whole or not at all."""
+    """Write arrays as an uncompressed `.npz` of any name, whole or not at all.
+
+    Same arrays, same bytes: `np.savez` would put the time of day into them.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes no mapping
+    with zipfile.ZipFile(temporary, "w") as archive:
+        for name, array in arrays.items():
+            entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
+            with archive.open(entry, "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
     os.replace(temporary, path)
 
 

@@ -8,6 +8,7 @@ model has to beat, and needs the optional package pyworld.
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,6 +18,27 @@ from torch import Tensor
 _MIN_POWER = 1e-16
 _QUIET_DB = 40.0  # frames this far below the loudest do not count
 
+_Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class WorldParts:
+    """A sound taken apart.
+
+    Attributes:
+        pitch_hz: `[frame]`, 0 where there is none.
+        envelope: `[frame, bin]`, power.
+        noise: `[frame, bin]`, share of noise.
+        sample_rate: Hz.
+        num_samples: Length of the sound.
+    """
+
+    pitch_hz: _Floats
+    envelope: _Floats
+    noise: _Floats
+    sample_rate: int
+    num_samples: int
+
 
 def has_world() -> bool:
     """Whether the optional package pyworld is installed, and the setuptools it needs."""
@@ -24,25 +46,30 @@ def has_world() -> bool:
     return all(importlib.util.find_spec(name) is not None for name in names)
 
 
-def swap_envelope(source: Tensor, reference: Tensor, sample_rate: int) -> Tensor:
-    """The source's pitch and noise under the reference's mean envelope, `[sample]` each."""
+def world_parts(sound: Tensor, sample_rate: int) -> WorldParts:
+    """Take a sound `[sample]` apart; takes a fifth of its length."""
     import pyworld
 
-    wave = source.double().numpy()
+    wave = sound.double().numpy()
     pitch_hz, times = pyworld.harvest(wave, sample_rate)
     envelope = pyworld.cheaptrick(wave, pitch_hz, times, sample_rate)
     noise = pyworld.d4c(wave, pitch_hz, times, sample_rate)
-    other = reference.double().numpy()
-    other_hz, other_times = pyworld.harvest(other, sample_rate)
-    other_envelope = pyworld.cheaptrick(other, other_hz, other_times, sample_rate)
-    moved = envelope * np.exp(_mean_log(other_envelope) - _mean_log(envelope))
-    made = pyworld.synthesize(pitch_hz, moved, noise, sample_rate)
-    return torch.from_numpy(made[: len(wave)]).float()
+    return WorldParts(pitch_hz, envelope, noise, sample_rate, len(wave))
 
 
-def _mean_log(envelope: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`[bin]`: mean log envelope `[frame, bin]` of the frames that are heard."""
+def swap_envelope(source: WorldParts, reference: WorldParts) -> Tensor:
+    """`[sample]`: the source's pitch and noise under the reference's mean envelope."""
+    import pyworld
+
+    change = _mean_log(reference.envelope) - _mean_log(source.envelope)
+    moved = source.envelope * np.exp(change)
+    made = pyworld.synthesize(source.pitch_hz, moved, source.noise, source.sample_rate)
+    return torch.from_numpy(made[: source.num_samples]).float()
+
+
+def _mean_log(envelope: _Floats) -> _Floats:
+    """`[bin]`: mean log envelope of the frames that are heard."""
     level = 10 * np.log10(envelope.sum(axis=1) + _MIN_POWER)
     heard = envelope[level > level.max() - _QUIET_DB]
-    mean: NDArray[np.float64] = np.log(heard + _MIN_POWER).mean(axis=0)
+    mean: _Floats = np.log(heard + _MIN_POWER).mean(axis=0)
     return mean

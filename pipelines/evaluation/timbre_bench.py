@@ -9,7 +9,12 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from audiovae.analysis.envelope_swap import has_world, swap_envelope
+from audiovae.analysis.envelope_swap import (
+    WorldParts,
+    has_world,
+    swap_envelope,
+    world_parts,
+)
 from audiovae.analysis.timbre_metrics import (
     InstrumentClassifier,
     TimbreDistances,
@@ -86,6 +91,7 @@ class TimbreBench:
         labels = [i for phrase in orchestra.others for i in range(len(phrase))]
         self.classifier = InstrumentClassifier(clips, labels, self.rate)
         self._kept: dict[tuple[str, int, int], TimbreRow] = {}
+        self._parts: dict[tuple[int, int], WorldParts] = {}
         self._latents: dict[tuple[str, int, int], Latents] = {}
 
     def trials(self) -> Iterator[Trial]:
@@ -164,6 +170,11 @@ class TimbreBench:
         return griffin_lim(log_mel_spectrogram(truth[None], config), config)[0, : len(truth)]
 
     def _envelope_swapped(self, trial: Trial) -> Tensor:
-        played = self.sound(trial.phrase, trial.source)
-        reference = self.sound(trial.reference_phrase, trial.target)
-        return swap_envelope(played, reference, self.rate)
+        played = self._world_parts(trial.phrase, trial.source)
+        return swap_envelope(played, self._world_parts(trial.reference_phrase, trial.target))
+
+    def _world_parts(self, phrase: int, instrument: int) -> WorldParts:
+        key = (phrase, instrument)
+        if key not in self._parts:
+            self._parts[key] = world_parts(self.sound(*key), self.rate)
+        return self._parts[key]

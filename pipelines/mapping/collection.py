@@ -83,19 +83,20 @@ def save_collection(collection: Collection, output_dir: Path) -> None:
     import pyarrow as arrow
     import pyarrow.parquet as parquet
 
-    temporary = output_dir / f".{NPZ_NAME}.tmp"
-    with temporary.open("wb") as file:
-        np.savez(
-            file,
-            names=np.array([os.fsencode(name) for name in collection.names]),
-            labels=np.array([one_line(label) for label in collection.labels]),
-            embeddings=collection.vectors,
-            seconds=collection.seconds,
-            root=np.array(os.fsencode(collection.root)),
-            checkpoint=np.array(collection.checkpoint),
-            weights=np.array(collection.weights),
-        )
-    os.replace(temporary, output_dir / NPZ_NAME)
+    from audiovae.measuring import save_arrays
+
+    save_arrays(
+        output_dir / NPZ_NAME,
+        {
+            "names": np.array([os.fsencode(name) for name in collection.names]),
+            "labels": np.array([one_line(label) for label in collection.labels]),
+            "embeddings": collection.vectors,
+            "seconds": collection.seconds,
+            "root": np.array(os.fsencode(collection.root)),
+            "checkpoint": np.array(collection.checkpoint),
+            "weights": np.array(collection.weights),
+        },
+    )
     width = collection.vectors.shape[1]
     schema = arrow.schema(
         [

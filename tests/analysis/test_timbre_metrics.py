@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiovae.analysis.envelope_swap import has_world, swap_envelope
+from audiovae.analysis.envelope_swap import has_world, swap_envelope, world_parts
 from audiovae.analysis.timbre_metrics import (
     InstrumentClassifier,
     aligned,
@@ -115,6 +115,7 @@ def test_instruments_are_told_apart_in_notes_not_heard_before() -> None:
 @pytest.mark.filterwarnings("ignore:pkg_resources")
 def test_an_envelope_goes_over_and_the_pitch_stays() -> None:
     dull, bright = played(fall=2.5), played((65, 60, 67, 62), fall=0.3)
-    swapped = swap_envelope(dull, bright, SAMPLE_RATE)
+    parts = [world_parts(sound, SAMPLE_RATE) for sound in (dull, bright)]
+    swapped = swap_envelope(*parts)
     assert swapped.shape == dull.shape
     assert centroid_hz(swapped, SAMPLE_RATE) > 1.3 * centroid_hz(dull, SAMPLE_RATE)

@@ -56,6 +56,7 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
     model = load_model(arguments.checkpoint, vocoder=None)
+    print(f"model {arguments.checkpoint}: {model.id}")
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder)
         for title, sounds in (

@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.detect_anomalies import main
 from tests.pipelines.headless import document
-from tests.pipelines.measured_folders import write_sounds
+from tests.pipelines.measured_folders import write_machine
 from tests.small_models import write_tiny_model
 
 RESULTS = ("scores.csv", "seconds.jsonl", "anomalies.json", "anomalies.html")
@@ -17,12 +17,12 @@ RESULTS = ("scores.csv", "seconds.jsonl", "anomalies.json", "anomalies.html")
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run: 12 normal tones; 3 others and 3 with noise in them to judge."""
+    """A finished run: a machine 12 times; to judge, 3 more and 3 with a burst of noise."""
     place = tmp_path_factory.mktemp("anomalies")
     write_tiny_model(place / "models")
-    write_sounds(place / "normal", 12)
-    write_sounds(place / "test", 3, first=20)
-    write_sounds(place / "test" / "odd", 3, noise=0.5, first=30)
+    write_machine(place / "normal", 12)
+    write_machine(place / "test", 3, first=20)
+    write_machine(place / "test" / "odd", 3, noise=0.5, first=30)
     lines = ["file,label", *(f"{i:03d}.wav,{int(i >= 30)}" for i in (20, 21, 22, 30, 31, 32))]
     (place / "labels.csv").write_text("\n".join(lines))
     assert run(place) == 0
@@ -40,7 +40,7 @@ def output(place: Path) -> Path:
     return place / "test_anomalies"
 
 
-def test_noise_is_more_surprising_than_other_tones(made: Path) -> None:
+def test_a_burst_of_noise_is_more_surprising_than_the_machine(made: Path) -> None:
     with (output(made) / "scores.csv").open(encoding="utf-8") as file:
         scores = {row["file"]: float(row["score"]) for row in csv.DictReader(file)}
     assert list(scores) == sorted(scores)
@@ -81,8 +81,8 @@ def test_a_bad_file_is_named_and_the_others_are_judged(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_tiny_model(tmp_path / "models")
-    write_sounds(tmp_path / "normal", 6)
-    write_sounds(tmp_path / "test", 2, first=20)
+    write_machine(tmp_path / "normal", 6)
+    write_machine(tmp_path / "test", 2, first=20)
     (tmp_path / "test" / "bad.wav").write_bytes(b"RIFF and nothing more")
     (tmp_path / "labels.csv").write_text("file,label\n020.wav,normal\n")
     assert run(tmp_path) == 3
