@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from pipelines.runner.undertaker import Undertaker
 _OBJECT_STORE_BYTES: Final = 80 << 20  # nothing but file names and figures travels
 _MAX_REASON: Final = 300
 _TRIES: Final = 3
+_CONNECT_SECONDS: Final = 10.0
 
 _logger = logging.getLogger(__name__)
 
@@ -79,6 +81,9 @@ class RaySession:
             ) from error
 
     def _join(self) -> None:
+        host, colon, port = self.address.rpartition(":")
+        if colon and port.isdecimal():  # Ray itself tries for minutes
+            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
         ray.init(self.address, log_to_driver=False, configure_logging=False)
 
     def _start(self) -> None:
