@@ -102,8 +102,8 @@ def test_busy_and_idle_actors_are_killed_and_nobody_is_blamed(folder: Path, tmp_
 @pytest.mark.parametrize("phase", ["starting", "working", "ending"])
 def test_a_signal_in_every_phase(folder: Path, tmp_path: Path, phase: str) -> None:
     output = tmp_path / "out"
-    if phase == "working":
-        write_tone(folder / "gated.wav", ALONE_IN_ITS_PACK_SECONDS)
+    for index in range(3 if phase == "working" else 0):  # one more than there are workers
+        write_tone(folder / f"gated{index}.wav", ALONE_IN_ITS_PACK_SECONDS, hz=400 + index)
     command = start(folder, output)
     if phase == "starting":
         command.wait_for(lambda: len(command.family()) > 1, "the first process of Ray")
