@@ -171,7 +171,7 @@ def main(num_rounds: int, seed: int) -> int:
             *(FAKES, folder, "--output-dir", expected, "--executor", "local")
         ).end()
         assert status == 3, err
-        nodes = stack.enter_context(RayNodes(home / "ray", CORES))
+        nodes = stack.enter_context(RayNodes(CORES))
         for number in range(num_rounds):
             chance = random.Random(f"{seed} {number}")
             place = nodes if number % 2 else None

@@ -7,6 +7,7 @@ import secrets
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -27,7 +28,7 @@ def free_port() -> int:
 class RayNodes:
     """A head without cores, and nodes with cores of their own, each in its own process group."""
 
-    def __init__(self, temporary: Path, cores: tuple[int, ...]) -> None:
+    def __init__(self, cores: tuple[int, ...]) -> None:
         self.address = f"127.0.0.1:{free_port()}"
         self.environment = os.environ | {
             "RAY_ADDRESS": self.address,
@@ -40,7 +41,9 @@ class RayNodes:
             "RAY_health_check_failure_threshold": "6",
             "RAY_agent_register_timeout_ms": "100000",
         }
-        self._temporary = temporary
+        self._temporary = tempfile.TemporaryDirectory(
+            prefix="ray", ignore_cleanup_errors=True
+        )  # sockets want short paths
         self._cores = cores
         self._head: subprocess.Popen[bytes] | None = None
         self.nodes: list[subprocess.Popen[bytes]] = []
@@ -49,7 +52,7 @@ class RayNodes:
         port = self.address.rpartition(":")[2]
         self._head = self._start(
             *("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"),
-            f"--temp-dir={self._temporary}",
+            f"--temp-dir={self._temporary.name}",
         )
         self._wait_for_head()
         for cores in self._cores:
@@ -94,6 +97,7 @@ class RayNodes:
                 node.terminate()
                 wait_quietly(node, 10.0)
                 kill(family)
+        self._temporary.cleanup()
 
     def _start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
