@@ -17,7 +17,7 @@ from torch import Tensor
 
 from audiovae.errors import ShapeError
 from audiovae.latents import Latents
-from audiovae.timbre import Timbre, mean_timbre, signal_masks, timbre_of, time_means
+from audiovae.timbre.value import Timbre, mean_timbre, signal_masks, timbre_of, time_means
 
 Along = Literal["line", "arc"]
 """The way from one vector to another: straight, or on the sphere, where lengths do not dip."""

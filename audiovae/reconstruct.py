@@ -30,11 +30,11 @@ from audiovae.chunks import (
 )
 from audiovae.codec import CodedChunk, decode_chunks, encode_chunks
 from audiovae.latents import Conditions
-from audiovae.moves import Move
 from audiovae.rows import CodedRow, Row, Window, chunk_rows, quality_conditions, stack_rows
 from audiovae.spectrogram import log_mel_to_db
 from audiovae.stretches import Codable, Coded, Coding, Stopwatch, Waveform
 from audiovae.synthesis import DEFAULT_POLISH_STEPS, Synthesizer
+from audiovae.timbre.moves import Move
 
 _GPU_BATCH_FRAMES = 16 * CHUNK_FRAMES  # 190 s: a unit of work fills one, and not many more
 

@@ -21,7 +21,6 @@ from audiovae.checkpoint import Model
 from audiovae.codec import AvaeReader, DamagedChunkError
 from audiovae.compressed import file_channels, file_header, quality_lambda, write_spans
 from audiovae.errors import AudioVAEError, BitstreamError, ConfigError
-from audiovae.moves import TimbreMove
 from audiovae.parts import Part, load_part, save_part
 from audiovae.rate import LambdaSearch
 from audiovae.reconstruct import Reconstructor
@@ -29,6 +28,7 @@ from audiovae.reports import FileReport, SpanReport, file_report, span_report
 from audiovae.sources import CompressedSound, info_of, probe_source, read_signal
 from audiovae.stretches import Coded, Coding, Signal, Stopwatch, Waveform
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
+from audiovae.timbre.moves import TimbreMove
 
 COMPRESS, RESYNTHESIZE = "compress", "resynthesize"
 DEFAULT_QUALITY = 6

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from audiovae.cli.morph import KeepLoudnessOption, LibraryOption
 from audiovae.commands import (
     KbpsOption,
     MaxBytesOption,
@@ -17,7 +18,6 @@ from audiovae.commands import (
     end_process,
     run_command,
 )
-from audiovae.morph_command import KeepLoudnessOption, LibraryOption
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 

@@ -11,6 +11,17 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from audiovae.audio import is_audio_by_content
+from audiovae.cli.morph import (
+    ContentOption,
+    CurveOption,
+    FirstEnd,
+    KeepLoudnessOption,
+    LevelsOption,
+    LibraryOption,
+    SecondEnd,
+    parse_levels,
+    prepare_morph,
+)
 from audiovae.commands import (
     CheckpointOption,
     DeviceOption,
@@ -22,20 +33,9 @@ from audiovae.commands import (
     one_line,
     run_command,
 )
-from audiovae.morph_command import (
-    ContentOption,
-    CurveOption,
-    FirstEnd,
-    KeepLoudnessOption,
-    LevelsOption,
-    LibraryOption,
-    SecondEnd,
-    parse_levels,
-    prepare_morph,
-)
 
 if TYPE_CHECKING:
-    from audiovae.morph import Morph
+    from audiovae.morph.plan import Morph
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -79,7 +79,7 @@ def timbre_morph(
     ] = False,
 ) -> None:
     """Play one phrase with every timbre between two, or let one sound become another."""
-    from audiovae.morph_settings import MorphSettings, step_amounts
+    from audiovae.morph.settings import MorphSettings, step_amounts
     from pipelines.morph_page import MorphFacts, write_morph_page
     from pipelines.runner.lock import OutputLock
 

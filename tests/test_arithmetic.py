@@ -21,7 +21,7 @@ from audiovae.arithmetic import (
 )
 from audiovae.errors import ModelMismatchError, ShapeError
 from audiovae.latents import Conditions, Latents, join_latents
-from audiovae.timbre import mean_timbre, timbre_of, time_means
+from audiovae.timbre.value import mean_timbre, timbre_of, time_means
 
 TOLERANCE = 1e-5
 FRAMES = 64

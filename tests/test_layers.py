@@ -27,7 +27,7 @@ MAX_CONFIG_LINES = 20
 # door, `import audiovae`: what lies below it must not import through it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipelines",),
-    ("cli", "morph_command", "timbre_commands", "commands", "__main__"),
+    ("cli", "commands"),
     ("__init__",),
     (
         "transform",
@@ -42,9 +42,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "rows",
         "clips",
         "morph",
-        "morph_settings",
-        "blend",
-        "timbre_sources",
         "stretches",
         "measuring",
         "generation",
@@ -57,8 +54,6 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "arithmetic",
         "sampling",
         "timbre",
-        "timbre_library",
-        "moves",
         "synthesis",
     ),
     ("checkpoint",),

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from audiovae.timbre_library import TimbreLibrary, default_library, saved_timbre
+from audiovae.timbre.library import TimbreLibrary, default_library, saved_timbre
 
 if TYPE_CHECKING:
-    from audiovae.moves import TimbreMove
+    from audiovae.timbre.moves import TimbreMove
 
 _MAX_NAME_CHARACTERS = 64
 
@@ -38,8 +38,8 @@ class TimbreChoice:
         Raises:
             CheckpointError: If the timbre file is damaged.
         """
-        from audiovae.moves import Course, TimbreMove
-        from audiovae.timbre_library import timbre_from_bytes
+        from audiovae.timbre.library import timbre_from_bytes
+        from audiovae.timbre.moves import Course, TimbreMove
 
         target = timbre_from_bytes(base64.b64decode(self.data), self.name)
         return TimbreMove(target, Course(stop=self.amount), keep_loudness=self.keep_loudness)
@@ -79,8 +79,8 @@ def _measured(target: Path, checkpoint: str, quality: int) -> bytes:
     import torch
 
     from audiovae.checkpoint import load_model
-    from audiovae.timbre_library import timbre_bytes
-    from audiovae.timbre_sources import measure_timbre
+    from audiovae.morph.targets import measure_timbre
+    from audiovae.timbre.library import timbre_bytes
 
     torch.set_num_threads(1)  # the vectors are part of the recipe's key: always the same bits
     model = load_model(checkpoint, vocoder=None)

@@ -20,8 +20,8 @@ from audiovae.commands import (
 
 if TYPE_CHECKING:
     from audiovae.checkpoint import Model
-    from audiovae.morph import Content, Morph
-    from audiovae.morph_settings import MorphSettings
+    from audiovae.morph.plan import Content, Morph
+    from audiovae.morph.settings import MorphSettings
 
 EXAMPLE = "[bold]Example:[/bold]  audiovae morph violin.wav flute.wav between.wav --amount 0.5"
 
@@ -104,7 +104,7 @@ def morph(
     wanted = parse_levels(levels)
     require_new(destination, overwrite)
 
-    from audiovae.morph_settings import MorphSettings
+    from audiovae.morph.settings import MorphSettings
 
     settings = MorphSettings(curve, wanted, keep_loudness, quality, polish_steps=polish)
     model = load_for_command(checkpoint, device)
@@ -146,8 +146,8 @@ def prepare_morph(
     Raises:
         UsageProblem: If `content` is neither a word it may be nor a file.
     """
-    from audiovae.morph import plan_morph
-    from audiovae.timbre_library import TimbreLibrary, default_library
+    from audiovae.morph.plan import plan_morph
+    from audiovae.timbre.library import TimbreLibrary, default_library
 
     words: dict[str, Content] = {"a": "a", "blend": "blend"}
     if content not in words and not Path(content).is_file():

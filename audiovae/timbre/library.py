@@ -20,7 +20,7 @@ from audiovae.errors import AudioWriteError, CheckpointError, ConfigError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from audiovae.timbre import Timbre
+    from audiovae.timbre.value import Timbre
 
 TIMBRE_SUFFIX = ".timbre"
 _METADATA_KEY = "audiovae_timbre"  # one key: the order of several would vary from run to run
@@ -69,7 +69,7 @@ def timbre_from_bytes(data: bytes, source: str) -> Timbre:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from audiovae.timbre import Timbre
+    from audiovae.timbre.value import Timbre
 
     try:
         tensors = load(data)

@@ -11,7 +11,7 @@ import pytest
 from audiovae.audio import probe_audio
 from audiovae.cli import main
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 CROW = EXAMPLES / "crow.mp3"
 
 
@@ -123,7 +123,7 @@ def test_info_of_audio_and_of_a_model(capsys: pytest.CaptureFixture[str]) -> Non
     status, out, _ = run(capsys, "info", CROW)
     assert status == 0
     assert "sample_rate: 44100" in out
-    shipped = Path(__file__).parent.parent / "audiovae" / "pretrained" / "base.safetensors"
+    shipped = Path(__file__).parents[2] / "audiovae" / "pretrained" / "base.safetensors"
     status, out, _ = run(capsys, "info", shipped)
     assert status == 0
     assert "kind: vae" in out

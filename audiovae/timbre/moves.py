@@ -22,7 +22,7 @@ from audiovae.chunks import FrameRange
 from audiovae.latents import Latents
 from audiovae.models.blocks import step_mask
 from audiovae.models.hvae import HVAE
-from audiovae.timbre import Timbre
+from audiovae.timbre.value import Timbre
 
 Curve = Literal["linear", "ease", "spherical"]
 """How a way is travelled: evenly, slowly at both ends, or evenly along the sphere's arc."""

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from audiovae.cli.morph import EXAMPLE as MORPH_EXAMPLE
+from audiovae.cli.morph import morph
+from audiovae.cli.timbre import app as timbre_app
 from audiovae.commands import (
     CheckpointOption,
     DeviceOption,
@@ -25,9 +28,6 @@ from audiovae.commands import (
     require_new,
     run_command,
 )
-from audiovae.morph_command import EXAMPLE as MORPH_EXAMPLE
-from audiovae.morph_command import morph
-from audiovae.timbre_commands import app as timbre_app
 
 if TYPE_CHECKING:
     from audiovae.reports import FileReport

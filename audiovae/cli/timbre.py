@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from audiovae.cli.morph import KeepLoudnessOption, LevelsOption, LibraryOption, parse_levels
 from audiovae.commands import (
     CheckpointOption,
     DeviceOption,
@@ -16,8 +17,7 @@ from audiovae.commands import (
     load_for_command,
     require_new,
 )
-from audiovae.morph_command import KeepLoudnessOption, LevelsOption, LibraryOption, parse_levels
-from audiovae.timbre_library import TimbreLibrary, default_library
+from audiovae.timbre.library import TimbreLibrary, default_library
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,8 +51,8 @@ def save(
     shelf = _library(library)
     shelf.require_new(name, overwrite=overwrite)
 
-    from audiovae.timbre_library import timbre_bytes
-    from audiovae.timbre_sources import measure_timbre
+    from audiovae.morph.targets import measure_timbre
+    from audiovae.timbre.library import timbre_bytes
 
     model = load_for_command(checkpoint, device)
     found = measure_timbre(sources, model, quality=quality)
@@ -100,9 +100,9 @@ def apply(
     probe_source(source)  # a wrong path is known before the model is loaded
     require_new(destination, overwrite)
 
-    from audiovae.morph import TimbreWay
-    from audiovae.morph_settings import MorphSettings
-    from audiovae.timbre_library import timbre_from_bytes
+    from audiovae.morph.plan import TimbreWay
+    from audiovae.morph.settings import MorphSettings
+    from audiovae.timbre.library import timbre_from_bytes
 
     target = timbre_from_bytes(data, name)
     model = load_for_command(checkpoint, device)

@@ -8,8 +8,8 @@ import torch
 
 from audiovae.audio import AudioFormat
 from audiovae.config import SpectrogramConfig
-from audiovae.moves import Course, Curve, spaced
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
+from audiovae.timbre.moves import Course, Curve, spaced
 from audiovae.transform import DEFAULT_QUALITY
 
 

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from audiovae.audio import claims_to_be_audio
-from audiovae.blend import Blend
 from audiovae.checkpoint import Model
 from audiovae.errors import ConfigError
 from audiovae.files import process_file
-from audiovae.morph_settings import MorphSettings, glide_course
-from audiovae.moves import Course, TimbreMove
+from audiovae.morph.blend import Blend
+from audiovae.morph.settings import MorphSettings, glide_course
+from audiovae.morph.targets import find_timbre
 from audiovae.sources import probe_source
-from audiovae.timbre import Timbre
-from audiovae.timbre_library import TIMBRE_SUFFIX, TimbreLibrary
-from audiovae.timbre_sources import find_timbre
+from audiovae.timbre.library import TIMBRE_SUFFIX, TimbreLibrary
+from audiovae.timbre.moves import Course, TimbreMove
+from audiovae.timbre.value import Timbre
 from audiovae.transform import RESYNTHESIZE, TransformSettings
 
 Content = Literal["a", "blend"]

@@ -15,11 +15,11 @@ from audiovae.clips import decode, encode
 from audiovae.errors import AudioVAEError, BitstreamError, ModelMismatchError, ShapeError
 from audiovae.files import process_file, resynthesize
 from audiovae.models.blocks import step_mask
-from audiovae.morph import plan_morph
-from audiovae.morph_settings import MorphSettings, step_amounts
-from audiovae.moves import Course, TimbreMove, as_loud
-from audiovae.timbre_library import TimbreLibrary
-from audiovae.timbre_sources import file_timbre, measure_timbre
+from audiovae.morph.plan import plan_morph
+from audiovae.morph.settings import MorphSettings, step_amounts
+from audiovae.morph.targets import file_timbre, measure_timbre
+from audiovae.timbre.library import TimbreLibrary
+from audiovae.timbre.moves import Course, TimbreMove, as_loud
 from audiovae.transform import RESYNTHESIZE, Transformer, TransformSettings
 from tests.small_models import load_tiny_model, load_tiny_timbre_model
 from tests.tones import tones
@@ -118,7 +118,7 @@ def test_a_timbre_of_another_model_is_refused(model: Model, sounds: Path, tmp_pa
 
 
 def test_a_compressed_file_has_no_timbre_to_move(coded: Model, sounds: Path) -> None:
-    coarse = Path(__file__).parent / "golden"
+    coarse = Path(__file__).parents[1] / "golden"
     compressed = next(coarse.rglob("*.avae"))
     settings = TransformSettings(move=TimbreMove(file_timbre(sounds / "b.wav", coded)))
     report = Transformer(coded, settings).process_files([(compressed, {})])[0]

@@ -20,11 +20,11 @@ from audiovae.checkpoint import Model
 from audiovae.compressed import quality_lambda
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import UnsupportedAudioError
-from audiovae.morph_settings import MorphSettings, glide_course
-from audiovae.moves import BlendMove, Course
+from audiovae.morph.settings import MorphSettings, glide_course
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import log_mel_spectrogram
 from audiovae.stretches import Stopwatch, Stretch, Waveform
+from audiovae.timbre.moves import BlendMove, Course
 
 MAX_BLEND_SECONDS = 600.0
 

@@ -22,8 +22,8 @@ from audiovae.errors import AudioReadError, NotAudioError
 from audiovae.rows import Row, chunk_rows
 from audiovae.sources import read_signal
 from audiovae.spectrogram import num_frames
-from audiovae.timbre import Timbre, mean_timbre, timbre_of
-from audiovae.timbre_library import TimbreLibrary, saved_timbre, timbre_from_bytes
+from audiovae.timbre.library import TimbreLibrary, saved_timbre, timbre_from_bytes
+from audiovae.timbre.value import Timbre, mean_timbre, timbre_of
 from audiovae.transform import DEFAULT_QUALITY
 
 _MAX_CHUNKS = 8

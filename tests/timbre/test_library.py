@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from audiovae.errors import CheckpointError, ConfigError
-from audiovae.timbre import Timbre
-from audiovae.timbre_library import (
+from audiovae.timbre.library import (
     TimbreLibrary,
     default_library,
     facts_from_bytes,
@@ -20,6 +19,7 @@ from audiovae.timbre_library import (
     timbre_bytes,
     timbre_from_bytes,
 )
+from audiovae.timbre.value import Timbre
 
 
 def timbre(*, has_code: bool = True) -> Timbre:
@@ -50,11 +50,11 @@ def test_a_timbre_comes_back(library: TimbreLibrary, has_code: bool) -> None:
 def test_the_same_timbre_makes_the_same_bytes_in_every_process() -> None:
     here = timbre_bytes(timbre(), "timbre", 3)
     code = (
-        "import sys; from tests.test_timbre_library import timbre;"
-        "from audiovae.timbre_library import timbre_bytes;"
+        "import sys; from tests.timbre.test_library import timbre;"
+        "from audiovae.timbre.library import timbre_bytes;"
         "sys.stdout.buffer.write(timbre_bytes(timbre(), 'timbre', 3))"
     )
-    root = Path(__file__).parent.parent
+    root = Path(__file__).parents[2]
     there = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, check=True)
     assert there.stdout == here
 
