@@ -30,6 +30,7 @@ from audiovae.chunks import (
 )
 from audiovae.codec import CodedChunk, decode_chunks, encode_chunks
 from audiovae.latents import Conditions
+from audiovae.limiter import REACH_SAMPLES, limit_peaks
 from audiovae.rows import CodedRow, Row, Window, chunk_rows, quality_conditions, stack_rows
 from audiovae.spectrogram import log_mel_to_db
 from audiovae.stretches import Codable, Coded, Coding, Stopwatch, Waveform
@@ -65,6 +66,7 @@ class Reconstructor:
         self._model = model
         vocoder = None if model.vocoder is None else model.vocoder.to(self.device)
         self._synthesizer = Synthesizer(vocoder, polish_steps, seed)
+        self._reach_frames = -(-REACH_SAMPLES // self.spectrogram.hop_samples)
         self._move = move
         on_cpu = self.device.type == "cpu"
         self._batch_frames = BATCH_FRAMES if on_cpu else _GPU_BATCH_FRAMES
@@ -239,7 +241,8 @@ class Reconstructor:
     def _windows(self, index: int, coding: Coding) -> Iterator[Window]:
         stretch, config = coding.stretch, self.spectrogram
         total = stretch.frames(config)
-        base, context = stretch.frames_needed(config).start, self._synthesizer.context_frames
+        base = stretch.frames_needed(config).start
+        context = self._synthesizer.context_frames + self._reach_frames
         shape = padded_frames(total) if num_chunks(total) == 1 else CHUNK_FRAMES + 2 * context
         for channel, log_mel in enumerate(coding.log_mels):
             for chunk in range(stretch.first_chunk, stretch.last_chunk):
@@ -262,19 +265,29 @@ class Reconstructor:
             first_frames = torch.tensor(starts, device=self.device)
             sound = self._synthesizer(log_mel, lengths, first_frames).cpu().numpy()
             for place, i in enumerate(indices):
-                keep = windows[i].keep
-                pieces[i] = sound[place, keep.start * hop : keep.stop * hop]
+                audible = self._audible(windows[i])
+                pieces[i] = sound[place, audible.start * hop : audible.stop * hop]
         return [pieces[i] for i in range(len(windows))]
+
+    def _audible(self, window: Window) -> FrameRange:
+        """What is kept of a window, and as much beside it as the limiter looks at."""
+        keep, reach = window.keep, self._reach_frames
+        stop = min(window.log_mel.shape[1], keep.stop + reach)
+        return FrameRange(max(0, keep.start - reach), stop)
 
     def _join(self, coding: Coding, own: list[tuple[Window, Waveform]]) -> Waveform:
         """Pieces in order of their chunks, channels in order, cut at the file's end."""
-        stretch = coding.stretch
+        stretch, hop = coding.stretch, self.spectrogram.hop_samples
+        num = stretch.last_chunk - stretch.first_chunk
+        joined = []
+        for chunk in range(num):
+            same_time = own[chunk::num]  # a window a channel
+            window = same_time[0][0]
+            limited = limit_peaks(np.stack([piece for _, piece in same_time]))
+            start = (window.keep.start - self._audible(window).start) * hop
+            joined.append(limited[:, start : start + len(window.keep) * hop])
+        sound = np.concatenate(joined, axis=1)  # [coded channel, sample]
         coded = sorted(set(coding.channel_of))
-        channels = [
-            np.concatenate([piece for window, piece in own if window.channel == place])
-            for place in range(len(coded))
-        ]
-        core = core_range(stretch.first_chunk, stretch.frames(self.spectrogram))
-        start = core.start * self.spectrogram.hop_samples
-        sound = np.stack([channels[coded.index(channel)] for channel in coding.channel_of])
-        return sound[:, : stretch.num_samples - start]
+        order = [coded.index(channel) for channel in coding.channel_of]
+        start = core_range(stretch.first_chunk, stretch.frames(self.spectrogram)).start * hop
+        return sound[order, : stretch.num_samples - start]

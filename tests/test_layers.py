@@ -55,6 +55,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
         "sampling",
         "timbre",
         "synthesis",
+        "limiter",
     ),
     ("checkpoint",),
     ("models", "objectives"),
