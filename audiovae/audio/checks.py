@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 from audiovae.audio.formats import mpeg_frame
-from audiovae.audio.ogg import check_last_page
+from audiovae.audio.ogg import check_last_page, stored_order
 from audiovae.audio.values import CUT_SHORT_REMEDY, AudioPath, message
 from audiovae.errors import TruncatedAudioError
 
 _MAX_CHUNKS = 100_000
 _MPEG_TRAILER_BYTES = 128
+_STREAMED_W64_BYTES = 1 << 62  # what ffmpeg writes to a pipe is about twice as large
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,15 @@ class HeaderFacts:
         zero_size_at: Offset of the size field of a streamed WAV that says 0; None otherwise.
         mpeg_length_known: An MPEG stream counts its frames and the count agrees with the file.
         last_page_granules: Length of the last Ogg page; 0 if unknown.
+        channel_order: Where each channel, in the order of a WAV, stands in the file; empty if
+            there.
     """
 
     start: int = 0
     zero_size_at: int | None = None
     mpeg_length_known: bool = False
     last_page_granules: int = 0
+    channel_order: tuple[int, ...] = ()
 
 
 def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) -> HeaderFacts:
@@ -66,7 +70,8 @@ def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) 
         case "au":
             check.au()
         case "ogg" | "opus" | "vorbis":
-            return HeaderFacts(last_page_granules=check_last_page(path, file))
+            last = check_last_page(path, file)
+            return HeaderFacts(last_page_granules=last, channel_order=stored_order(file))
         case "mp3" | "mp2":
             return check.mpeg()
         case "mp4":
@@ -145,7 +150,8 @@ class _Check:
                 break
             size = struct.unpack("<Q", head[16:])[0]
             if head[:4] == b"data":
-                self._need(at + size, "the data chunk")
+                if size < _STREAMED_W64_BYTES:
+                    self._need(at + size, "the data chunk")
                 break
             at += max(24, size + 7 & ~7)
 

@@ -29,6 +29,10 @@ DAMAGE_REMEDY = (
 )
 _MAX_DAMAGED_PACKETS = 1_000
 _CLOSE_TICKS = 2
+_DTYPES: dict[str, type[np.generic]] = {
+    "u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64,
+    "flt": np.float32, "dbl": np.float64,
+}  # fmt: skip
 # What is subtracted from, then divided into, integer samples to make full scale 1.
 _SCALES = {
     "u8": (128.0, 2.0**7),
@@ -226,16 +230,22 @@ def damage_at(path: AudioPath, second: float, reason: str) -> CorruptAudioError:
 
 def to_waveform(frame: av.AudioFrame) -> Waveform:
     """Return a frame as `[channel, sample]` float32; integers at full scale become 1."""
-    if frame.format.name == "fltp":  # nearly always; three times as fast as `to_ndarray`
-        planes: Any = frame.planes  # buffers, which PyAV's types do not say
-        return np.stack([np.frombuffer(plane, np.float32, frame.samples) for plane in planes])
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if frame.format.name.removesuffix("p") not in _SCALES:
+    kind, channels = frame.format.name, frame.layout.nb_channels
+    dtype = _DTYPES[kind.removesuffix("p")]
+    # PyAV lists a ninth plane of eight, and more of more, that are no memory of the frame: its
+    # own `to_ndarray` reads them and crashes.
+    planes: Any = frame.planes[:channels]  # buffers, which PyAV's types do not say
+    if frame.format.is_planar:
+        samples = np.stack([np.frombuffer(plane, dtype, frame.samples) for plane in planes])
+    else:
+        samples = np.frombuffer(planes[0], dtype, frame.samples * channels)
+        samples = samples.reshape(-1, channels).T
+    if dtype == np.float32:
+        return np.ascontiguousarray(samples)
+    if dtype == np.float64:
         with np.errstate(over="ignore"):  # infinity is reported by the reader
             return samples.astype(np.float32)
-    offset, scale = _SCALES[frame.format.name.removesuffix("p")]
+    offset, scale = _SCALES[kind.removesuffix("p")]
     return ((samples.astype(np.float64) - offset) / scale).astype(np.float32)
 
 

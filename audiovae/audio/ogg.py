@@ -1,4 +1,4 @@
-"""Ogg pages: is the last one there, and are all of them whole?
+"""Ogg pages: is the last one there, are all of them whole, and in which order are the channels?
 
 libogg and FFmpeg drop a damaged page without a word and play on, so everything after it
 would be out of place.
@@ -24,6 +24,38 @@ from audiovae.errors import (
 _MAX_PAGE_BYTES = 27 + 255 + 255 * 255
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _FIRST, _LAST = 2, 4  # header flags
+_WAVE_ORDER = {
+    3: (0, 2, 1),
+    5: (0, 2, 1, 3, 4),
+    6: (0, 2, 1, 5, 3, 4),
+    7: (0, 2, 1, 6, 5, 3, 4),
+    8: (0, 2, 1, 7, 5, 6, 3, 4),
+}
+_OPUS_SURROUND = 1  # the mapping family whose channels are Vorbis's
+
+
+def wave_order(num_channels: int) -> tuple[int, ...]:
+    """Where each channel of a WAV stands in Vorbis, which has the centre second and the bass last.
+
+    >>> wave_order(2), wave_order(3)
+    ((0, 1), (0, 2, 1))
+    """
+    return _WAVE_ORDER.get(num_channels, tuple(range(num_channels)))
+
+
+def stored_order(file: BinaryIO) -> tuple[int, ...]:
+    """Where each channel of a WAV stands in an Ogg file, as libsndfile decodes it.
+
+    Args:
+        file: The open file, of Vorbis or Opus; its position is moved.
+    """
+    file.seek(0)
+    head = file.read(_MAX_PAGE_BYTES)
+    opus, vorbis = head.find(b"OpusHead"), head.find(b"\x01vorbis")
+    if 0 <= opus and opus + 18 < len(head):
+        is_surround = head[opus + 18] == _OPUS_SURROUND
+        return wave_order(head[opus + 9]) if is_surround else tuple(range(head[opus + 9]))
+    return wave_order(head[vorbis + 11]) if 0 <= vorbis and vorbis + 11 < len(head) else ()
 
 
 def _checksum(page: bytes) -> int:

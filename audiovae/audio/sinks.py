@@ -10,6 +10,7 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
+from audiovae.audio.ogg import wave_order
 from audiovae.audio.values import Waveform, native_path
 
 WAV_MAX_BYTES = 2**32 - 1
@@ -50,6 +51,7 @@ class SoundfileSink:
 
     def __init__(self, path: Path, format: str, rate: int, channels: int, bits: int) -> None:
         self._bits = 0 if format == "ogg" else bits
+        self._order = np.argsort(wave_order(channels))  # Vorbis's own
         options = {"compression_level": _VORBIS_COMPRESSION} if format == "ogg" else {}
         self._file = soundfile.SoundFile(
             native_path(path),
@@ -69,7 +71,7 @@ class SoundfileSink:
             if self._bits:
                 self._file.write(to_integers(piece, self._bits) << (32 - self._bits))
             else:
-                self._file.write(np.ascontiguousarray(piece.T, np.float32))
+                self._file.write(np.ascontiguousarray(piece[self._order].T, np.float32))
 
     def close(self) -> None:
         """Finish the file."""

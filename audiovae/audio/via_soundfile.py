@@ -99,11 +99,14 @@ class SoundfileSource:
         self._file = self._open()
         self._next = 0
         self._segment = 0
+        self._order: list[int] | slice = slice(None)
         try:
             file = self._file
             segmented = container in SEGMENTED
             self._segment_samples = SEGMENT_SECONDS * file.samplerate if segmented else 0
             self._can_seek = bool(soundfile.SoundFile.seekable(file))
+            order = self._facts.channel_order
+            self._order = list(order) if len(order) == file.channels else slice(None)
             self.info = AudioInfo(
                 sample_rate=file.samplerate,
                 num_channels=file.channels,
@@ -206,7 +209,7 @@ class SoundfileSource:
                     raise self._truncated(self.info.num_samples, at)
                 out[:, at - start : at - start + piece.shape[1]] = piece
                 at += piece.shape[1]
-        return out
+        return out[self._order]
 
     def _pieces(self, at: int, count: int) -> Waveform:
         """Read at most `count` samples from where the decoder stands."""

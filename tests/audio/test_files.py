@@ -96,8 +96,9 @@ def encode_av(
     format_: str,
     codec: str,
     mux_options: dict[str, str] | None = None,
+    layout: str | None = None,
 ) -> None:
-    layout = "mono" if waveform.shape[0] == 1 else "stereo"
+    layout = layout or ("mono" if waveform.shape[0] == 1 else "stereo")
     with av.open(str(path), "w", format=format_, options=mux_options or {}) as container:
         stream = container.add_stream(codec, rate=rate, layout=layout)
         if codec == "wmav2":
@@ -106,7 +107,7 @@ def encode_av(
         resampler = av.AudioResampler(
             stream.format.name, layout, rate, stream.codec_context.frame_size or 4_096
         )
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(waveform), "fltp", layout)
+        frame = av.AudioFrame.from_ndarray(waveform.T.reshape(1, -1), "flt", layout)
         frame.sample_rate, frame.pts = rate, 0
         for piece in (*resampler.resample(frame), *resampler.resample(None), None):
             for packet in stream.encode(piece):

@@ -22,6 +22,7 @@ from audiovae.audio import (
     read_audio,
     via_pyav,
     via_soundfile,
+    write_audio,
 )
 from audiovae.errors import EmptyAudioError
 from tests.audio.test_files import (
@@ -228,6 +229,16 @@ def test_streamed_wav_is_read_to_its_end(riff: int, size: int, tmp_path: Path) -
         assert reader.read(100, 103)[0, 0] * 32_768 == -400
 
 
+def test_streamed_w64_is_read_to_its_end(tmp_path: Path) -> None:
+    path, _ = make("w64", tmp_path)
+    expected, data = whole(path), bytearray(path.read_bytes())
+    size = data.find(b"data", 40) + 16
+    data[16:24] = b"\xff" * 8
+    data[size : size + 8] = struct.pack("<Q", 2**63 - 1)
+    path.write_bytes(data)
+    np.testing.assert_array_equal(whole(path), expected)
+
+
 def test_wav_with_other_chunks(tmp_path: Path) -> None:
     path = tmp_path / "chunks.wav"
     listing = b"LIST" + struct.pack("<I", 5) + b"INFOx\0"
@@ -326,3 +337,50 @@ def test_gaps_in_a_wav_header_padding(tmp_path: Path) -> None:
     path = tmp_path / "odd.wav"
     path.write_bytes(buffer.getvalue())
     assert probe_audio(path).num_samples == 3
+
+
+def by_ffmpeg(path: Path) -> np.ndarray:
+    """`[channel, sample]` in the order of a WAV."""
+    with av.open(str(path)) as container:
+        layout = container.streams.audio[0].layout
+        packed = av.AudioResampler("flt", layout)
+        frames = [*container.decode(audio=0), None]
+        blocks = [block.to_ndarray() for frame in frames for block in packed.resample(frame)]
+    return np.concatenate(blocks, axis=1).reshape(-1, layout.nb_channels).T
+
+
+@pytest.mark.parametrize("codec", ["aac", "flac", "libopus"])
+@pytest.mark.parametrize("layout", ["5.1", "7.1"])
+def test_surround_through_ffmpeg(layout: str, codec: str, tmp_path: Path) -> None:
+    """Eight planes of samples, which PyAV counts as nine."""
+    path = tmp_path / "surround.mka"
+    waveform = sound(0.5, 48_000, int(layout[0]) + 1)
+    encode_av(path, waveform, 48_000, "matroska", codec, layout=layout)
+    decoded = whole(path)
+    np.testing.assert_array_equal(decoded, by_ffmpeg(path))
+    if codec == "flac":
+        np.testing.assert_allclose(decoded, waveform, rtol=0, atol=INTEGER_TOLERANCE)
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("channels", range(1, 9))
+def test_channels_of_ogg_are_in_the_order_of_a_wav(
+    channels: int, subtype: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "surround.ogg"
+    with soundfile.SoundFile(path, "w", 48_000, channels, subtype, format="OGG") as file:
+        for piece in np.split(sound(0.5, 48_000, channels).T, 10):
+            file.write(piece)
+    expected = by_ffmpeg(path)
+    got = whole(path)[:, : expected.shape[1]]
+    np.testing.assert_allclose(got, expected[:, : got.shape[1]], rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize("channels", [3, 4, 5, 7, 8])
+def test_written_ogg_keeps_its_channels_in_place(channels: int, tmp_path: Path) -> None:
+    path = tmp_path / "surround.ogg"
+    waveform = sound(0.5, 44_100, channels)
+    write_audio(path, waveform, 44_100)
+    for decoded in (whole(path), by_ffmpeg(path)):
+        error = np.sqrt(np.mean((decoded - waveform) ** 2, axis=1))
+        assert (error < 0.1 * np.sqrt(np.mean(waveform**2, axis=1))).all()
