@@ -53,5 +53,5 @@ def _sliding_minimum(values: NDArray[np.int64], width: int) -> NDArray[np.int64]
 
 def _sliding_sum(values: NDArray[np.int64], width: int) -> NDArray[np.int64]:
     """Sum of every `width` neighbours, `width - 1` fewer than there were."""
-    sums = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
-    return sums[width:] - sums[:-width]
+    sums: NDArray[np.int64] = np.concatenate([np.zeros(1, np.int64), np.cumsum(values)])
+    return np.subtract(sums[width:], sums[:-width])
