@@ -217,6 +217,16 @@ class ModelConfig(Config):
         return self
 
     @model_validator(mode="after")
+    def _rows_fit(self) -> ModelConfig:
+        if self.spectrogram.num_mels % self.vae.rows:
+            raise ValueError(
+                f"vae.rows must divide spectrogram.num_mels ({self.spectrogram.num_mels})"
+            )
+        if self.pitch is not None and self.vae.rows > 1:
+            raise ValueError("a [pitch] table needs vae.rows = 1: a pitch belongs to no row")
+        return self
+
+    @model_validator(mode="after")
     def _timbre_fits(self) -> ModelConfig:
         if (self.timbre is not None) != (self.kind == "timbre"):
             raise ValueError('kind "timbre" and a [timbre] table need each other')

@@ -25,6 +25,12 @@ class VAEConfig(Config):
     width: int = Field(default=320, ge=8, multiple_of=4)
     expansion: int = Field(default=3, ge=1)
     kernel_size: KernelSize = 7
+    rows: int = Field(
+        default=1,
+        ge=1,
+        description="of mel bands that features keep apart, for convolutions over frequency too; "
+        "widths and latent channels are then those of a row",
+    )
     head_blocks: int = Field(default=2, ge=0, description="blocks after the finest latents")
     levels: tuple[LevelConfig, ...] = Field(
         default=(
@@ -41,6 +47,13 @@ class VAEConfig(Config):
         """Mel frames behind one step of the coarsest level."""
         # A list, not a generator: torch.compile breaks the graph at generators.
         return math.prod([level.stride for level in self.levels])
+
+    @property
+    def level_strides(self) -> tuple[int, ...]:
+        """Mel frames behind one step of each level, coarse to fine."""
+        strides = [level.stride for level in self.levels]
+        fine_to_coarse = [math.prod(strides[: index + 1]) for index in range(len(strides))]
+        return tuple(fine_to_coarse[::-1])
 
 
 class BottleneckConfig(Config):

@@ -138,12 +138,12 @@ def _decode(
     strides = _group_strides(model)
     readers = [_RowReader(model, coder, chunk) for chunk in coded]
 
-    def choose(group: int, features: Tensor, prior: Tensor) -> Tensor:
+    def choose(group: int, _features: Tensor, prior: Tensor) -> Tensor:
         def read(shape: tuple[int, int, int], rows_of: ChooseRows) -> Integers:
             return _read_group(readers, shape, rows_of, strides[group])
 
         sample = coder.restore(group, prior, read)
-        mask = step_mask(num_frames, features.shape[2], strides[group])
+        mask = step_mask(num_frames, prior.shape[2], strides[group])
         if observe is not None:
             observe(group, sample.bits * mask)
         return sample.latent * mask

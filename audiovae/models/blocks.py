@@ -3,9 +3,15 @@
 Every layer keeps the steps beyond a signal's end at zero (`mask`), as a convolution's own zero
 padding would: a padded signal and an unpadded one then give the same result, and chunks of one
 fixed shape can hold signals of any length.
+
+Features are `[batch, channel, step]` with all mel bands as channels, or, where a network keeps
+rows of bands apart, `[batch, channel, cell]`: the steps of the lowest row, then those of the
+next. A pointwise or strided layer need not know, as strides divide the steps of a row.
 """
 
 from __future__ import annotations
+
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +29,9 @@ class ConvNeXtBlock(nn.Module):
     """Depthwise convolution over time, then a pointwise MLP, as a residual.
 
     ConvNeXt (Liu et al., 2022, arXiv:2201.03545) in one dimension, as in Vocos (Siuzdak, 2023,
-    arXiv:2306.00814); the context, if any, scales and shifts the normalised features (FiLM,
-    Perez et al., 2018, arXiv:1709.07871).
+    arXiv:2306.00814); with rows in two, over frequency and time. The context, if any, scales and
+    shifts the normalised features, those of every row by themselves (FiLM, Perez et al., 2018,
+    arXiv:1709.07871).
     """
 
     def __init__(
@@ -34,14 +41,17 @@ class ConvNeXtBlock(nn.Module):
         kernel_size: int,
         context_channels: int = 0,
         residual_scale: float = 0.2,
+        rows: int = 1,
     ) -> None:
         """Build the block; `context_channels` 0 means no conditioning."""
         super().__init__()
-        self.depthwise = nn.Conv1d(
+        self.rows = rows
+        convolution = nn.Conv1d if rows == 1 else nn.Conv2d
+        self.depthwise = convolution(
             width, width, kernel_size, padding=kernel_size // 2, groups=width
         )
         self.norm = nn.LayerNorm(width)
-        self.film = nn.Linear(context_channels, 2 * width) if context_channels else None
+        self.film = nn.Linear(context_channels, 2 * width * rows) if context_channels else None
         self.expand = nn.Linear(width, expansion * width)
         self.activation = nn.GELU(approximate="tanh")
         self.contract = nn.Linear(expansion * width, width)
@@ -51,16 +61,28 @@ class ConvNeXtBlock(nn.Module):
             nn.init.zeros_(self.film.bias)
 
     def forward(self, features: Tensor, mask: Tensor, context: Tensor | None = None) -> Tensor:
-        """Transform `[batch, channel, step]`; `mask` is `[batch, 1, step]` of 0 and 1."""
-        hidden = self.norm(self.depthwise(features).transpose(1, 2))  # [batch, step, channel]
+        """Transform `[batch, channel, cell]`; `mask` is `[batch, 1, cell]` of 0 and 1."""
+        hidden = self.norm(self._mixed(features).transpose(1, 2))  # [batch, cell, channel]
         if self.film is not None:
             if context is None:
                 raise ValueError("expected a context for a conditioned block, got None")
-            scale, shift = self.film(context)[:, None].chunk(2, dim=-1)
-            hidden = hidden * (1 + scale) + shift
+            batch, _, channels = hidden.shape
+            told = self.film(context).reshape(batch, self.rows, 1, 2 * channels)
+            scale, shift = told.chunk(2, dim=-1)  # [batch, row, 1, channel] each
+            by_row = hidden.reshape(batch, self.rows, -1, channels)
+            hidden = (by_row * (1 + scale) + shift).flatten(1, 2)
         hidden = self.contract(self.activation(self.expand(hidden))) * self.residual_scale
         result: Tensor = (features + hidden.transpose(1, 2)) * mask
         return result
+
+    def _mixed(self, features: Tensor) -> Tensor:
+        """Each channel's convolution, over steps or over rows and steps."""
+        if self.rows == 1:
+            return cast(Tensor, self.depthwise(features))
+        cells = features.reshape(*features.shape[:2], self.rows, -1)
+        # Channels last in memory: depthwise convolutions are twice as fast, and the norm needs it.
+        cells = cells.contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.depthwise(cells)).flatten(2)
 
 
 class Downsample(nn.Module):
@@ -99,3 +121,29 @@ def step_mask(num_frames: Tensor, num_steps: int, stride: int) -> Tensor:
     valid = torch.div(num_frames + stride - 1, stride, rounding_mode="floor")
     steps = torch.arange(num_steps, device=num_frames.device)
     return (steps[None] < valid[:, None])[:, None].float()
+
+
+def cell_mask(num_frames: Tensor, num_steps: int, stride: int, rows: int) -> Tensor:
+    """`[batch, 1, cell]`: the mask of the steps, once for every row."""
+    return step_mask(num_frames, num_steps, stride).repeat(1, 1, rows)
+
+
+def bands_to_rows(log_mel: Tensor, rows: int) -> Tensor:
+    """`[batch, mel, frame]` as `[batch, band, cell]`: the bands of each row as channels."""
+    batch, bands, frames = log_mel.shape
+    return log_mel.reshape(batch, rows, bands // rows, frames).transpose(1, 2).flatten(2)
+
+
+def rows_to_bands(features: Tensor, rows: int) -> Tensor:
+    """The inverse of `bands_to_rows`."""
+    return features.reshape(*features.shape[:2], rows, -1).transpose(1, 2).flatten(1, 2)
+
+
+def cells_to_steps(features: Tensor, rows: int) -> Tensor:
+    """`[batch, channel, cell]` as `[batch, channel * row, step]`: the rows as channels."""
+    return features.reshape(*features.shape[:2], rows, -1).flatten(1, 2)
+
+
+def rows_to_cells(by_row: Tensor, num_steps: int) -> Tensor:
+    """`[channel, row]` at every step: `[1, channel, cell]`."""
+    return by_row[None, :, :, None].expand(-1, -1, -1, num_steps).flatten(2)

@@ -20,7 +20,6 @@ is a function handed to the top-down path: `choose`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import cast
 
@@ -30,7 +29,17 @@ from torch import Tensor, nn
 from audiovae.config import ModelConfig
 from audiovae.errors import ModelMismatchError
 from audiovae.latents import Conditions, Latents
-from audiovae.models.blocks import ChannelNorm, Downsample, Upsample, step_mask
+from audiovae.models.blocks import (
+    ChannelNorm,
+    Downsample,
+    Upsample,
+    bands_to_rows,
+    cell_mask,
+    cells_to_steps,
+    rows_to_bands,
+    rows_to_cells,
+    step_mask,
+)
 from audiovae.models.bottlenecks import BottleneckKind
 from audiovae.models.conditioning import build_conditionings
 from audiovae.models.conditioning.base import in_a_row
@@ -58,6 +67,7 @@ class HVAE(nn.Module):
         self.config = config
         levels = config.vae.levels
         width, num_mels = config.vae.width, config.spectrogram.num_mels
+        self.rows = rows = config.vae.rows
         conditionings = build_conditionings(config)
         self._conditionings = tuple(conditionings)
         for kind, conditioning in conditionings.items():
@@ -68,7 +78,7 @@ class HVAE(nn.Module):
         sounding = context + (self.timbre.context_channels if self.timbre else 0)
         self.register_buffer("mel_mean", torch.zeros(num_mels))
         self.register_buffer("mel_deviation", torch.ones(num_mels))
-        inputs = [num_mels] + [width] * (len(levels) - 1)
+        inputs = [num_mels // rows] + [width] * (len(levels) - 1)
         self.down = nn.ModuleList(
             Downsample(channels, width, level.stride)
             for channels, level in zip(inputs, levels, strict=True)
@@ -76,7 +86,8 @@ class HVAE(nn.Module):
         self.encoder = nn.ModuleList(
             conditioned_blocks(config, level.encoder_blocks, context) for level in levels
         )
-        self.top = nn.Parameter(torch.zeros(width))
+        self.place = nn.Parameter(torch.zeros(width, rows)) if rows > 1 else None
+        self.top = nn.Parameter(torch.zeros(width * rows))
         self.up = nn.ModuleList(
             Upsample(width, width, level.stride) for level in reversed(levels[1:])
         )
@@ -86,7 +97,7 @@ class HVAE(nn.Module):
         )
         self.head = conditioned_blocks(config, config.vae.head_blocks, sounding)
         self.head_norm = ChannelNorm(width)
-        self.output = Upsample(width, num_mels, levels[0].stride)
+        self.output = Upsample(width, num_mels // rows, levels[0].stride)
 
     def group_levels(self) -> tuple[int, ...]:
         """Level (0 is the coarsest) of each latent group, coarse to fine."""
@@ -97,10 +108,7 @@ class HVAE(nn.Module):
 
     def level_strides(self) -> tuple[int, ...]:
         """Mel frames behind one step of each level, coarse to fine."""
-        # Lists, not generators: torch.compile breaks the graph at generators.
-        strides = [level.stride for level in self.config.vae.levels]
-        fine_to_coarse = [math.prod(strides[: index + 1]) for index in range(len(strides))]
-        return tuple(fine_to_coarse[::-1])
+        return self.config.vae.level_strides
 
     def level_names(self) -> tuple[str, ...]:
         """Names for logs, coarse to fine: the level's rate in Hz."""
@@ -187,26 +195,28 @@ class HVAE(nn.Module):
         """
         check_frames(padded_frames, self.config)
         context = self._context(conditions)
-        features = self.top[None, :, None]
+        first_steps = padded_frames // self.config.vae.total_stride
+        features = rows_to_cells(self.top.reshape(-1, self.rows), first_steps)
         previous_level = -1
         mask = features  # replaced before use: the first group always opens a level
         for index, (module, level) in enumerate(zip(self.groups, self.group_levels(), strict=True)):
             group = cast(LatentGroup, module)
             if level != previous_level:
                 stride = self.level_strides()[level]
-                mask = step_mask(num_frames, padded_frames // stride, stride)
+                mask = cell_mask(num_frames, padded_frames // stride, stride, self.rows)
                 features = self.up[level - 1](features, mask) if level else features * mask
                 features = self._with_pitch(features, level, conditions, mask)
                 previous_level = level
             for block in group.blocks:
                 features = block(features, mask, context)
             latent = choose(index, features, group.prior_of(features))
-            features = features + group.inject(latent.to(features.dtype)) * mask
+            features = features + group.injected(latent.to(features.dtype)) * mask
         context = self._with_timbre(context, conditions)
         for block in self.head:
             features = block(features, mask, context)
-        frame_mask = step_mask(num_frames, padded_frames, 1)
-        standardised: Tensor = self.output(self.head_norm(features), frame_mask).float()
+        frame_mask = cell_mask(num_frames, padded_frames, 1, self.rows)
+        decoded: Tensor = self.output(self.head_norm(features), frame_mask).float()
+        standardised = rows_to_bands(decoded, self.rows)
         return standardised * self.mel_deviation[:, None] + self.mel_mean[:, None]
 
     def timbre_of(self, log_mel: Tensor, num_frames: Tensor) -> TimbrePosterior:
@@ -253,10 +263,11 @@ class HVAE(nn.Module):
         def choose(index: int, features: Tensor, prior: Tensor) -> Tensor:
             level = levels[index]
             stride = self.level_strides()[level]
-            mask = step_mask(num_frames, features.shape[2], stride)
+            mask = step_mask(num_frames, prior.shape[2], stride)
+            cells = cell_mask(num_frames, prior.shape[2], stride, self.rows)
             group = cast(LatentGroup, self.groups[index])
             sample = take(
-                index, group.posterior_of(features, evidence[level], mask, context), prior
+                index, group.posterior_of(features, evidence[level], cells, context), prior
             )
             latents.append(sample.latent * mask)
             group_bits.append(sample.bits * mask)
@@ -267,19 +278,23 @@ class HVAE(nn.Module):
         decoded = self.top_down(num_frames, log_mel.shape[2], conditions, choose)
         strides = tuple(self.level_strides()[level] for level in levels)
         value = Latents(tuple(latents), levels, strides, num_frames, conditions, model_id="")
-        return VAEOutput(decoded, tuple(group_bits), value, tuple(penalties), tuple(evidence))
+        seen = tuple([cells_to_steps(features, self.rows) for features in evidence])
+        return VAEOutput(decoded, tuple(group_bits), value, tuple(penalties), seen)
 
     def _bottom_up(
         self, log_mel: Tensor, num_frames: Tensor, conditions: Conditions, context: Tensor | None
     ) -> list[Tensor]:
         """Features of each level, coarse to fine."""
         frames = log_mel.shape[2]
-        features = self.standardise(log_mel) * step_mask(num_frames, frames, 1)
-        fine_to_coarse = []
+        standardised = self.standardise(log_mel) * step_mask(num_frames, frames, 1)
+        features = bands_to_rows(standardised, self.rows)
+        fine_to_coarse: list[Tensor] = []
         levels = list(enumerate(self.level_strides()))[::-1]
         for down, blocks, (level, stride) in zip(self.down, self.encoder, levels, strict=True):
-            mask = step_mask(num_frames, frames // stride, stride)
+            mask = cell_mask(num_frames, frames // stride, stride, self.rows)
             features = self._with_pitch(down(features, mask), level, conditions, mask)
+            if self.place is not None and not fine_to_coarse:
+                features = features + rows_to_cells(self.place, frames // stride) * mask
             for block in cast(nn.ModuleList, blocks):
                 features = block(features, mask, context)
             fine_to_coarse.append(features)

@@ -26,7 +26,12 @@ _TABLES = {
     "discriminators": ("discriminators",),
 }
 """Tables of a config that are settled by the weights of each kind of network."""
-_NEEDED = {"vae": ("vae",), "vocoder": ("vocoder",), "adversarial": ("vae", "vocoder")}
+_NEEDED = {
+    "vae": ("vae",),
+    "timbre": ("vae",),
+    "vocoder": ("vocoder",),
+    "adversarial": ("vae", "vocoder"),
+}
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,12 @@ class InitialWeights:
                 f"no {' and no '.join(missing) or 'way to'}; name a model file, a directory of "
                 "one, or a shipped model, more than once if need be"
             )
-        rivals = () if config.kind == "vae" else ("discriminators",)
+        rivals = () if config.kind in ("vae", "timbre") else ("discriminators",)
+        if config.kind == "timbre" and self.checkpoints["vae"].config.timbre is None:
+            raise ConfigError(
+                f"--init {self.source}: expected weights with a timbre code to start kind 'timbre' "
+                "from, got some without; --init timbre takes those that ship"
+            )
         tables: dict[str, object] = {}
         for kind in (*needed, *(kind for kind in rivals if kind in self.checkpoints)):
             for name in _TABLES[kind]:

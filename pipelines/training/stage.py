@@ -125,7 +125,11 @@ def _timbre_task(stage: Stage, config: ModelConfig, data: TrainingData) -> Train
             data.path, stage.run_dir, config, display.show, workers=available_cores()
         )
     origin = _provenance(stage, config, data.path.name)
-    return TimbreTask(config, sets, stage.run_dir, data.device, origin)
+    task = TimbreTask(config, sets, stage.run_dir, data.device, origin)
+    if stage.initial is not None:
+        stage.initial.fill(task.networks)
+        task.reads_pitch = True
+    return task
 
 
 def _provenance(stage: Stage, config: ModelConfig, data: str) -> Provenance:

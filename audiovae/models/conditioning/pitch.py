@@ -29,12 +29,9 @@ class PitchTrack(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         """Build the layers; they begin at zero, without effect."""
         super().__init__()
-        # Lists, not generators: torch.compile breaks the graph at generators.
-        strides = [level.stride for level in config.vae.levels]
-        products = [math.prod(strides[: index + 1]) for index in range(len(strides))]
         self.layers = nn.ModuleList(
             nn.Conv1d(PITCH_CHANNELS, config.vae.width, stride, stride=stride, bias=False)
-            for stride in reversed(products)
+            for stride in config.vae.level_strides
         )
         for layer in self.layers:
             nn.init.zeros_(cast(Tensor, layer.weight))
