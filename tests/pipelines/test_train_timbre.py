@@ -62,6 +62,20 @@ def test_a_soundfont_becomes_a_model_and_a_run_goes_on(
     assert model.provenance.data == "test.sf2"
     assert (run_dir / "card.md").is_file()
     assert train.main([*arguments, "--resume"]) == 0
+    further = command(config, soundfont, tmp_path / "more", "--steps", "1", "--init", str(run_dir))
+    assert train.main(further) == 0
+    data = load_model(tmp_path / "more" / "model.safetensors", vocoder=None).provenance.data
+    assert data == "test.sf2; started from vae of 2 steps, trained on: test.sf2"
+
+
+def test_weights_without_a_timbre_code_are_no_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "test.toml"
+    config.write_text(CONFIG)
+    soundfont = write_soundfont(tmp_path / "test.sf2")
+    assert train.main(command(config, soundfont, tmp_path / "run", "--init", "base")) == 1
+    assert "expected weights with a timbre code" in capsys.readouterr().err
 
 
 def test_what_is_no_soundfont_is_one_line(
