@@ -29,6 +29,7 @@ from audiovae.models.latent_group import LatentGroup
 from audiovae.models.output import VAEOutput
 from audiovae.objectives.elbo import elbo_terms
 from audiovae.spectrogram import log_mel_to_db
+from audiovae.training.compiling import compiled
 from audiovae.training.data import Corpus, log_mel_statistics
 from audiovae.training.figures import save_spectrogram_pairs
 from audiovae.training.loop import Update, Validation
@@ -91,9 +92,7 @@ class TimbreTask:
         self.reads_pitch = False
         self._draw = PairDraw(sets.train.to(device), config.spectrogram)
         self._measured = {"known": sets.known.to(device), "unknown": sets.unknown.to(device)}
-        self._forward = self.model.__call__
-        if config.training.compile and device.type == "cuda":
-            self._forward = torch.compile(self.model)
+        self._forward = compiled(self.model.__call__, config.training, device)
 
     def updates(self, generator: torch.Generator, progress: Progress) -> Iterator[Update]:
         """One step: the swap both ways, its agreement, the code's cost, and sums of latents."""
