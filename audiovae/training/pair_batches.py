@@ -4,9 +4,10 @@
     reference   phrase q on instrument B     how it sounds is taken from here
     target      phrase p on instrument B     the truth
 
-The second half of a batch is the first one the other way round, from B to A. An equaliser drawn
-for B changes target and reference alike, so every batch holds instruments that nobody rendered;
-source and target have one level, so level belongs to what is played.
+The second half of a batch is the first one the other way round, from B to A. An equaliser and a
+hiss drawn for B change target and reference alike, so every batch holds instruments that nobody
+rendered, and recordings that are not silent between notes; source and target have one level, so
+level belongs to what is played.
 """
 
 from __future__ import annotations
@@ -30,6 +31,12 @@ _TILT_DB = 12.0
 _BUMPS, _BUMP_DB = 4, 8.0
 _BAND_LIMITED_SHARE = 0.2
 _BAND_LIMIT_NATS_PER_BAND = 0.7
+_HISSING_SHARE = 0.35
+_HISS_DB = (-70.0, -35.0)  # beside the clip's level
+_HISS_TILT_DB = (-24.0, 3.0)
+_HISS_FRAMES = 4096
+_HISS_DEVIATIONS = (0.5, 0.12)  # in nats, of the lowest band and of the highest: it has more bins
+_NO_HISS = -30.0
 _SILENCE_MARGIN = 0.02  # above float16's rounding of the floor
 _DB_PER_NAT = float(log_mel_to_db(torch.ones(1)))
 
@@ -55,10 +62,11 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class _Players:
-    """Clips `[pair]`, and the equalisers `[pair, mel]` they are heard through."""
+    """Clips `[pair]`, the equalisers `[pair, mel]` they are heard through, and hiss beside them."""
 
     clips: Tensor
     colour: Tensor
+    hiss: Tensor
 
 
 class PairDraw:
@@ -80,6 +88,7 @@ class PairDraw:
         ranks[order] = torch.arange(len(order)) - firsts[pairs.instrument_of[order]]
         self._by_instrument, self._counts, self._firsts, self._ranks = order, counts, firsts, ranks
         self._usual_level = float(0.5 * pairs.band_power.mean(dim=1).log().mean())
+        self._hiss = _hiss(pairs.log_mel.shape[2]).to(self._device)
 
     def __call__(
         self,
@@ -105,18 +114,18 @@ class PairDraw:
         start = draw.below(self._pairs.log_mel.shape[1] - crop_frames + 1)
         frames = (start[:, None] + torch.arange(crop_frames)).repeat(2, 1)
         level, clips = level.repeat(2), torch.cat([first.clips, second.clips])
-        colours = torch.cat([first.colour, second.colour])
+        colour = torch.cat([first.colour, second.colour])
+        hiss = torch.cat([first.hiss, second.hiss]) + level[:, None]
         draw_all = _Draw(2 * num_pairs, generator)
         reference, heard = self._other_clip(clips, draw_all), self._reference_frames(draw_all)
-        target = self._clips(clips, frames, colours, level)
-        return PairBatch(
-            source=target.roll(num_pairs, 0),
-            reference=self._clips(reference, heard, colours, level),
-            target=target,
-        )
+        target = self._clips(clips, frames, colour, level)
+        target = self._with_hiss(target, hiss, draw.moments(crop_frames).repeat(2))
+        other = self._clips(reference, heard, colour, level)
+        other = self._with_hiss(other, hiss, draw_all.moments(heard.shape[1]))
+        return PairBatch(source=target.roll(num_pairs, 0), reference=other, target=target)
 
     def _two_players(self, draw: _Draw, duets: int, same_share: float) -> tuple[_Players, _Players]:
-        """For each pair two clips of one phrase, and an equaliser for each."""
+        """For each pair two clips of one phrase, and an equaliser and hiss for each."""
         first = draw.below(len(self._pairs.phrase_of))
         row = torch.arange(len(first))
         joins = (row < 2 * duets) & (row % 2 == 1) & draw.happens(_SAME_DUET_SHARE)
@@ -127,7 +136,11 @@ class PairDraw:
         colour, other_colour = draw.equaliser(num_mels), draw.equaliser(num_mels)
         colour = torch.where(joins[:, None], colour.roll(1, 0), colour)
         other_colour = torch.where(same[:, None], colour, other_colour)
-        return _Players(first, colour), _Players(torch.where(same, first, second), other_colour)
+        hiss, other_hiss = draw.hiss(num_mels), draw.hiss(num_mels)
+        hiss = torch.where(joins[:, None], hiss.roll(1, 0), hiss)
+        other_hiss = torch.where(same[:, None], hiss, other_hiss)
+        second = torch.where(same, first, second)
+        return _Players(first, colour, hiss), _Players(second, other_colour, other_hiss)
 
     def _other_clip(self, clips: Tensor, draw: _Draw) -> Tensor:
         """For each clip another one by the same instrument."""
@@ -156,6 +169,20 @@ class PairDraw:
         silent = log_mel <= self._floor + _SILENCE_MARGIN
         changed = log_mel + colour[:, :, None] + gain[:, None, None]
         return changed.masked_fill(silent, self._floor).clamp(min=self._floor)
+
+    def _with_hiss(self, clips: Tensor, hiss: Tensor, moments: Tensor) -> Tensor:
+        """`[batch, mel, frame]` and hiss of bands `[batch, mel]`, from `[batch]` moments on."""
+        frames = moments[:, None] + torch.arange(clips.shape[2])
+        flicker = self._hiss[:, frames.to(self._device)].transpose(0, 1)  # [batch, mel, frame]
+        added = flicker + hiss.to(self._device)[:, :, None]
+        return 0.5 * torch.logaddexp(2 * clips, 2 * added)
+
+
+def _hiss(num_mels: int) -> Tensor:
+    """`[mel, frame]`: how the bands of a steady noise flicker, in nats; the same in every run."""
+    low, high = _HISS_DEVIATIONS
+    noise = torch.randn(num_mels, _HISS_FRAMES, generator=torch.Generator().manual_seed(0))
+    return noise * torch.linspace(low, high, num_mels)[:, None]
 
 
 class _Draw:
@@ -189,3 +216,13 @@ class _Draw:
         edge = torch.where(self.happens(_BAND_LIMITED_SHARE), self.uniform(0.55, 0.95), 1.0)
         above = (band - edge[:, None]).clamp(min=0) * num_mels
         return gains - _BAND_LIMIT_NATS_PER_BAND * above
+
+    def hiss(self, num_mels: int) -> Tensor:
+        """`[row, mel]`, a noise's bands in nats beside a clip's level; most rows have none."""
+        tilt = self.uniform(*_HISS_TILT_DB)[:, None] * torch.linspace(0, 1, num_mels)
+        bands = (self.uniform(*_HISS_DB)[:, None] + tilt) / _DB_PER_NAT
+        return torch.where(self.happens(_HISSING_SHARE)[:, None], bands, _NO_HISS)
+
+    def moments(self, frames: int) -> Tensor:
+        """`[row]`: where so many frames of the kept hiss begin."""
+        return self.below(_HISS_FRAMES - frames + 1)

@@ -220,3 +220,14 @@ def test_an_equaliser_does_not_change_the_level(sets: PairSets) -> None:
         (part - at_reference_level(part, frames))[:, 0, 0] for part in (batch.source, batch.target)
     ]
     assert float(log_mel_to_db((levels[0] - levels[1]).abs()).max()) < 1.0
+
+
+def test_hiss_belongs_to_the_instrument(sets: PairSets, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all have some, no cell is silent, and target and reference have the same."""
+    monkeypatch.setattr("audiovae.training.pair_batches._HISSING_SHARE", 1.0)
+    source, reference, target = draw(replace(sets.train, log_mel=sets.train.log_mel * 0 - 12.0))
+    floor = config().spectrogram.log_floor
+    assert float(torch.stack([source, target]).min()) > floor
+    (own, wanted, heard) = (part.mean(dim=2) for part in (source, target, reference))  # [row, mel]
+    flicker = 0.25  # of a mean over 32 frames, in nats
+    assert float((wanted - heard).abs().mean()) < flicker < float((own - wanted).abs().mean())
