@@ -54,6 +54,9 @@ def set_ray_environment() -> None:
     os.environ.setdefault("RAY_DEDUP_LOGS_SKIP_REGEX", ".")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_agent_register_timeout_ms", "100000")  # on a busy machine
+    os.environ.setdefault("RAY_worker_niceness", "0")  # this command's, not 15 more
+    if ADDRESS_VARIABLE in os.environ:  # somebody answers there: a refusal need not be repeated
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "5")
     is_private = ADDRESS_VARIABLE not in os.environ and "ray" not in sys.modules
     if is_private and not any(name in os.environ for name in _AUTH_VARIABLES):
         # A token for this run alone, instead of one that Ray would leave in the home folder.

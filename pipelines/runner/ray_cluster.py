@@ -155,7 +155,10 @@ class RayRunner:
             self._had_worker_at = now
         elif now - self._had_worker_at > _TELL_EVERY_SECONDS:
             self._had_worker_at = now
-            sys.stderr.write("waiting for a worker: no node of the cluster has room for one\n")
+            sys.stderr.write(
+                "waiting for a worker to start: the cluster may have no room for one, or its "
+                "machines other work (`ray status` tells)\n"
+            )
 
     def _watch(self, member: _Member, reference: Any) -> None:
         events = self._events

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,15 +16,15 @@ from typing import Final
 
 import ray
 
-from audiovae.commands import Interrupted, UsageProblem, one_line
+from audiovae.commands import Interrupted, one_line
 from pipelines.runner.executor import ADDRESS_VARIABLE
+from pipelines.runner.ray_address import require_cluster
 from pipelines.runner.stopping import FatalProblem, StopRequest
 from pipelines.runner.undertaker import Undertaker
 
 _OBJECT_STORE_BYTES: Final = 80 << 20  # nothing but file names and figures travels
 _MAX_REASON: Final = 300
 _TRIES: Final = 3
-_CONNECT_SECONDS: Final = 10.0
 
 _logger = logging.getLogger(__name__)
 
@@ -48,15 +47,12 @@ class RaySession:
         """Start or join.
 
         Raises:
-            UsageProblem: If RAY_ADDRESS is the address of something else.
-            FatalProblem: If there is no cluster at RAY_ADDRESS, or Ray cannot start.
+            UsageProblem: If RAY_ADDRESS is no address of a cluster.
+            FatalProblem: If no cluster answers there, or Ray cannot start.
             Interrupted: If a signal came meanwhile.
         """
-        if "://" in self.address:
-            raise UsageProblem(
-                f"RAY_ADDRESS: expected HOST:PORT of a cluster, or auto, got '{self.address}'; "
-                "from outside the cluster use `ray job submit`, on a node of it HOST:6379"
-            )
+        if self.address:
+            require_cluster(self.address)
         logging.getLogger("ray").setLevel(logging.CRITICAL)
         with self._stop.held():
             self._initialize()
@@ -73,17 +69,21 @@ class RaySession:
             raise Interrupted("stopped while Ray was starting") from error
         except Exception as error:
             self._leave()
-            where = f"at {self.address} (RAY_ADDRESS)" if self.address else "on this machine"
+            where, check = (
+                (
+                    f"join the cluster at {self.address} (RAY_ADDRESS)",
+                    "check that this is the port of its head, that RAY_AUTH_TOKEN is its token and "
+                    "that Ray and Python have its versions",
+                )
+                if self.address
+                else ("start Ray on this machine", "try again")
+            )
             raise FatalProblem(
-                f"expected Ray to answer {where}, got {type(error).__name__}: "
-                f"{one_line(error)[:_MAX_REASON]}; check that the cluster runs and that "
-                "RAY_AUTH_TOKEN is its token, or use --executor local"
+                f"expected to {where}, got {type(error).__name__}: "
+                f"{one_line(error)[:_MAX_REASON]}; {check}, or use --executor local"
             ) from error
 
     def _join(self) -> None:
-        host, colon, port = self.address.rpartition(":")
-        if colon and port.isdecimal():  # Ray itself tries for minutes
-            socket.create_connection((host.strip("[]"), int(port)), _CONNECT_SECONDS).close()
         ray.init(self.address, log_to_driver=False, configure_logging=False)
 
     def _start(self) -> None:

@@ -40,6 +40,7 @@ class RayNodes:
             "RAY_health_check_period_ms": "1000",
             "RAY_health_check_failure_threshold": "6",
             "RAY_agent_register_timeout_ms": "100000",
+            "RAY_worker_niceness": "0",  # on a busy machine 15 is never
         }
         self._temporary = tempfile.TemporaryDirectory(
             prefix="ray", ignore_cleanup_errors=True
