@@ -73,6 +73,15 @@ def one_line(text: object) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "channel"), counted(2, "channel")
+    ('1 channel', '2 channels')
+    """
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def complain(message: object) -> None:
     """Write one line about a problem to standard error."""
     sys.stderr.write(f"error: {one_line(message)}\n")
@@ -80,26 +89,73 @@ def complain(message: object) -> None:
 
 
 def load_for_command(name: str, device: str) -> Model:
-    """Load a model to use it on one thread: a short file gains nothing from more."""
+    """Load a model to use it on one thread: a short file gains nothing from more.
+
+    Raises:
+        UsageProblem: If this machine has no such device.
+    """
     import torch
 
     from audiovae.checkpoint import load_model
 
+    kind, _, number = device.partition(":")
+    usable = torch.cuda.device_count() if kind == "cuda" else int(kind == "cpu")
+    if (number and not number.isdecimal()) or int(number or 0) >= usable:
+        raise UsageProblem(
+            f"--device: expected cpu, or cuda where PyTorch finds a GPU, got {device}, which is "
+            "not here; leave --device out"
+        )
     torch.set_num_threads(1)
     return load_model(name, device)
 
 
-def require_new(destination: Path, overwrite: bool) -> None:
-    """Refuse to replace a file unasked.
+def require_new(destination: Path, overwrite: bool, *inputs: str | Path) -> None:
+    """Refuse an output that cannot be, before anything is computed for it.
+
+    Args:
+        destination: Where a file shall appear.
+        overwrite: Whether it may replace one.
+        inputs: What the command reads; these are never written to.
 
     Raises:
-        UsageProblem: If it exists.
+        UsageProblem: If it exists and may not be replaced, is an input, or has no folder.
     """
+    if destination.is_dir():
+        raise UsageProblem(f"OUT: expected a file, got {destination}, a folder; add a name to it")
+    if any(Path(one).exists() and _is_same(destination, Path(one)) for one in inputs):
+        raise UsageProblem(
+            f"OUT: expected another file than the input, got {destination}; inputs are never "
+            "written to: choose another name"
+        )
     if destination.exists() and not overwrite:
         raise UsageProblem(
             f"OUT: expected a new file, got {destination}, which exists; "
             "choose another name or add --overwrite"
         )
+    if not destination.parent.is_dir():
+        raise UsageProblem(
+            f"OUT: expected a name in an existing folder, got {destination}; "
+            f"make {destination.parent} first"
+        )
+
+
+def require_new_audio(destination: Path, overwrite: bool, *inputs: str | Path) -> None:
+    """As `require_new`, of a file of sound.
+
+    Raises:
+        UsageProblem: Also if its name says no format that is written.
+    """
+    from audiovae.audio import format_of_name
+
+    try:
+        format_of_name(destination)
+    except AudioVAEError as problem:
+        raise UsageProblem(f"OUT: {problem}") from None
+    require_new(destination, overwrite, *inputs)
+
+
+def _is_same(destination: Path, source: Path) -> bool:
+    return destination.exists() and destination.samefile(source)
 
 
 def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) -> ExitStatus | int:
@@ -120,8 +176,9 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
         complain(problem)
         return ExitStatus.FATAL
     except _CommandLineError as problem:
-        explain = getattr(problem, "format_message", problem.__str__)
-        complain(f"{explain()}; see {prog_name} --help")
+        explained = getattr(problem, "format_message", problem.__str__)().rstrip(".")
+        if explained:  # nothing to say where the help was shown for want of a command
+            complain(f"{explained}; see {prog_name} --help")
         return ExitStatus.USAGE
     return status if isinstance(status, int) else ExitStatus.DONE
 

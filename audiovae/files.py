@@ -9,9 +9,17 @@ from pathlib import Path
 
 import numpy as np
 
-from audiovae.audio import AudioInfo, AudioWriter, Clip, ResampledReader, resample
+from audiovae.audio import (
+    AudioInfo,
+    AudioWriter,
+    Clip,
+    ResampledReader,
+    describe_range,
+    resample,
+    sample_range,
+)
 from audiovae.checkpoint import Model
-from audiovae.codec import AvaeReader, AvaeWriter
+from audiovae.codec import AvaeHeader, AvaeReader, AvaeWriter
 from audiovae.compressed import file_header, quality_lambda
 from audiovae.errors import AudioVAEError, ConfigError
 from audiovae.rate import choose_log_lambda
@@ -116,11 +124,9 @@ def decompress(
     with AvaeReader(data) as reader:
         header = reader.header
         sound = CompressedSound(reader, model, reconstructor)
-        start, stop = _sample_range(
-            header.num_samples, header.sample_rate, start_seconds, duration_seconds
-        )
+        chosen = _samples_of(header, start_seconds, duration_seconds)
         source = ResampledReader(sound, header.sample_rate)
-        return Clip(source.read(start, stop), header.sample_rate, header.bit_depth)
+        return Clip(source.read(chosen.start, chosen.stop), header.sample_rate, header.bit_depth)
 
 
 def resynthesize(
@@ -222,9 +228,7 @@ def decode_file(
         header = reader.header
         reconstructor = Reconstructor(model, device=device, polish_steps=polish_steps)
         sound = CompressedSound(reader, model, reconstructor, salvage)
-        start, stop = _sample_range(
-            header.num_samples, header.sample_rate, start_seconds, duration_seconds
-        )
+        chosen = _samples_of(header, start_seconds, duration_seconds)
         with (
             ResampledReader(sound, header.sample_rate) as resampled,
             AudioWriter(
@@ -234,9 +238,9 @@ def decode_file(
                 bit_depth=header.bit_depth,
             ) as writer,
         ):
-            for at in range(start, stop, _BLOCK_SAMPLES):
-                writer.write(resampled.read(at, min(at + _BLOCK_SAMPLES, stop)))
-    return DecodeReport((stop - start) / header.sample_rate, merged_ranges(sound.lost_seconds))
+            for at in range(chosen.start, chosen.stop, _BLOCK_SAMPLES):
+                writer.write(resampled.read(at, min(at + _BLOCK_SAMPLES, chosen.stop)))
+    return DecodeReport(len(chosen) / header.sample_rate, merged_ranges(sound.lost_seconds))
 
 
 class _ClipReader:
@@ -258,16 +262,11 @@ class _ClipReader:
         return np.asarray(self._clip.waveform[:, start:stop], np.float32)
 
 
-def _sample_range(
-    num_samples: int, sample_rate: int, start_seconds: float, duration_seconds: float | None
-) -> tuple[int, int]:
-    start = max(0, round(start_seconds * sample_rate))
-    stop = num_samples
-    if duration_seconds is not None:
-        stop = min(stop, start + round(duration_seconds * sample_rate))
-    if start >= stop:
+def _samples_of(header: AvaeHeader, start_seconds: float, duration_seconds: float | None) -> range:
+    chosen = sample_range(header.num_samples, header.sample_rate, start_seconds, duration_seconds)
+    if not chosen:
         raise ConfigError(
-            f"expected a time range within {num_samples / sample_rate:.3f} s, got "
-            f"{duration_seconds} s from {start_seconds} s; choose a range inside the file"
+            f"expected a time range within {header.duration_seconds:.3f} s, got "
+            f"{describe_range(start_seconds, duration_seconds)}; choose one inside the file"
         )
-    return start, stop
+    return chosen

@@ -257,7 +257,7 @@ class Transformer:
         if not spans:
             raise BitstreamError(
                 "expected audio to compress, got a compressed file; decode it with "
-                "--do resynthesize"
+                "audiovae decode, or in a folder with --do resynthesize"
             )
         channels = [report.channel_of for report in spans]
         header = file_header(

@@ -9,8 +9,16 @@ from __future__ import annotations
 from audiovae.audio.formats import claims_to_be_audio, is_compressed, states_its_length
 from audiovae.audio.reader import AudioReader, is_audio_by_content, probe_audio
 from audiovae.audio.resample import RangeReader, ResampledReader, StreamResampler, resample
-from audiovae.audio.values import AudioInfo, AudioPath, Clip, Waveform, message
-from audiovae.audio.writer import AudioFormat, AudioWriter, write_audio
+from audiovae.audio.values import (
+    AudioInfo,
+    AudioPath,
+    Clip,
+    Waveform,
+    describe_range,
+    message,
+    sample_range,
+)
+from audiovae.audio.writer import AudioFormat, AudioWriter, format_of_name, write_audio
 from audiovae.errors import EmptyAudioError
 
 __all__ = [
@@ -25,11 +33,14 @@ __all__ = [
     "StreamResampler",
     "Waveform",
     "claims_to_be_audio",
+    "describe_range",
+    "format_of_name",
     "is_audio_by_content",
     "is_compressed",
     "probe_audio",
     "read_audio",
     "resample",
+    "sample_range",
     "states_its_length",
     "write_audio",
 ]
@@ -60,17 +71,14 @@ def read_audio(
         info = reader.info
         rate = info.sample_rate if sample_rate is None else sample_rate
         with ResampledReader(reader, rate) as source:
-            start = max(0, round(start_seconds * rate))
-            stop = source.num_samples
-            if duration_seconds is not None:
-                stop = min(stop, start + round(max(0.0, duration_seconds) * rate))
-            if start >= stop:
+            chosen = sample_range(source.num_samples, rate, start_seconds, duration_seconds)
+            if not chosen:
                 raise EmptyAudioError(
                     message(
                         path,
                         f"a time range within its {info.duration_seconds:.3f} s",
-                        f"{duration_seconds} s from {start_seconds} s",
+                        describe_range(start_seconds, duration_seconds),
                         "choose a range inside the file",
                     )
                 )
-            return Clip(source.read(start, stop), rate, info.bit_depth)
+            return Clip(source.read(chosen.start, chosen.stop), rate, info.bit_depth)

@@ -81,6 +81,28 @@ class Clip:
         return self.num_samples / self.sample_rate
 
 
+def sample_range(
+    num_samples: int, sample_rate: int, start_seconds: float, duration_seconds: float | None
+) -> range:
+    """Samples of a time range, clipped to the file; empty if none of them is in it.
+
+    >>> sample_range(1000, 100, 2.5, None), sample_range(1000, 100, 9.9, float("inf"))
+    (range(250, 1000), range(990, 1000))
+    """
+    seconds = num_samples / sample_rate
+    start = round(min(max(0.0, start_seconds), seconds) * sample_rate)
+    if duration_seconds is None:
+        return range(start, num_samples)
+    length = round(min(max(0.0, duration_seconds), seconds) * sample_rate)
+    return range(start, min(num_samples, start + length))
+
+
+def describe_range(start_seconds: float, duration_seconds: float | None) -> str:
+    """A time range in words, for messages."""
+    length = "all" if duration_seconds is None else f"{duration_seconds} s"
+    return f"{length} from {start_seconds} s on"
+
+
 def native_path(path: AudioPath) -> str | bytes:
     """An absolute path as libsndfile takes it: bytes, since names need not be UTF-8."""
     absolute = os.path.abspath(os.fspath(path))

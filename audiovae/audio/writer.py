@@ -64,7 +64,7 @@ class AudioWriter:
         format: AudioFormat | None = None,
     ) -> None:
         self.path = Path(path)
-        self.format = format or _format_of(self.path)
+        self.format = format or format_of_name(self.path)
         self.num_samples = 0
         self._channels = num_channels
         _check_limits(self.path, self.format, sample_rate, num_channels)
@@ -187,12 +187,17 @@ def write_audio(
         writer.write(clip.waveform)
 
 
-def _format_of(path: Path) -> AudioFormat:
+def format_of_name(path: Path) -> AudioFormat:
+    """The format that a file's name asks for.
+
+    Raises:
+        AudioWriteError: If it is none that is written here.
+    """
     found = _SUFFIXES.get(path.suffix.lower())
     if found is None:
         raise AudioWriteError(
             message(path, "a name that ends in .wav, .flac or .ogg", path.suffix or "no suffix",
-                    "rename it or pass format=")
+                    "end it so, or pass format=")
         )  # fmt: skip
     return found
 

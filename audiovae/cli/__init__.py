@@ -23,9 +23,11 @@ from audiovae.commands import (
     QualityOption,
     UsageProblem,
     complain,
+    counted,
     end_process,
     load_for_command,
     require_new,
+    require_new_audio,
     run_command,
 )
 
@@ -64,7 +66,8 @@ def encode(
     size = destination.stat().st_size
     typer.echo(
         f"{destination}: {size} bytes, {report.kbps:.2f} kbps, {report.seconds:.2f} s, "
-        f"{report.num_channels} channels, log-mel difference {report.log_mel_l1_db:.2f} dB"
+        f"{counted(report.num_channels, 'channel')}, "
+        f"log-mel difference {report.log_mel_l1_db:.2f} dB"
     )
     if report.note:
         typer.echo(report.note)
@@ -94,7 +97,7 @@ def decode(
 
     with AvaeReader(source, salvage=salvage) as reader:  # before the seconds that a model takes
         header = reader.header
-    require_new(destination, overwrite)
+    require_new_audio(destination, overwrite, source)
 
     from audiovae.compressed import find_model_name
     from audiovae.files import decode_file
@@ -138,7 +141,8 @@ def resynth(
             f"log-mel difference {report.log_mel_l1_db:.2f} dB"
         )
     )
-    typer.echo(f"{destination}: {report.seconds:.2f} s, {report.num_channels} channels{difference}")
+    channels = counted(report.num_channels, "channel")
+    typer.echo(f"{destination}: {report.seconds:.2f} s, {channels}{difference}")
 
 
 @app.command(epilog="[bold]Example:[/bold]  audiovae info in.avae")
@@ -184,7 +188,10 @@ def _process(
     from audiovae.sources import probe_source
 
     probe_source(source)  # a wrong path is known before the model is loaded
-    require_new(destination, overwrite)
+    if product == "compress":
+        require_new(destination, overwrite, source)
+    else:
+        require_new_audio(destination, overwrite, source)
 
     from audiovae.files import process_file
     from audiovae.transform import TransformSettings

@@ -15,7 +15,7 @@ from audiovae.commands import (
     QualityOption,
     UsageProblem,
     load_for_command,
-    require_new,
+    require_new_audio,
 )
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def morph(
     if amount is not None and glide is not None:
         raise UsageProblem("expected --amount or --glide, got both; leave one out")
     wanted = parse_levels(levels)
-    require_new(destination, overwrite)
+    require_new_audio(destination, overwrite, first, second, content)
 
     from audiovae.morph.settings import MorphSettings
 

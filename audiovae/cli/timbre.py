@@ -14,8 +14,9 @@ from audiovae.commands import (
     OverwriteOption,
     PolishOption,
     QualityOption,
+    counted,
     load_for_command,
-    require_new,
+    require_new_audio,
 )
 from audiovae.timbre.library import TimbreLibrary, default_library
 
@@ -59,7 +60,7 @@ def save(
     data = timbre_bytes(found.timbre, model.name, found.num_files)
     path = shelf.save(name, data, overwrite=overwrite)
     left_out = f", {found.num_failed} left out" if found.num_failed else ""
-    typer.echo(f"{path}: the mean of {_files(found.num_files)}{left_out}")
+    typer.echo(f"{path}: the mean of {counted(found.num_files, 'file')}{left_out}")
 
 
 @app.command("list", epilog="[bold]Example:[/bold]  audiovae timbre list")
@@ -70,7 +71,7 @@ def list_timbres(library: LibraryOption = None) -> None:
     for name in names:
         facts = shelf.facts(name)
         model = f"model {facts.model_name} ({facts.model_id})"
-        typer.echo(f"{name}: {model}, {_files(facts.num_files)}")
+        typer.echo(f"{name}: {model}, {counted(facts.num_files, 'file')}")
     if not names:
         typer.echo(f"no timbre is saved in {shelf.folder}")
 
@@ -98,7 +99,7 @@ def apply(
     wanted = parse_levels(levels)
     data = _library(library).read(name)
     probe_source(source)  # a wrong path is known before the model is loaded
-    require_new(destination, overwrite)
+    require_new_audio(destination, overwrite, source)
 
     from audiovae.morph.plan import TimbreWay
     from audiovae.morph.settings import MorphSettings
@@ -118,10 +119,6 @@ def remove(name: _Name, library: LibraryOption = None) -> None:
     """Delete a saved timbre."""
     _library(library).remove(name)
     typer.echo(f"{name}: removed")
-
-
-def _files(count: int) -> str:
-    return f"{count} file{'' if count == 1 else 's'}"
 
 
 def _library(folder: Path | None) -> TimbreLibrary:

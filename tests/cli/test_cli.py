@@ -85,7 +85,11 @@ def test_a_range_and_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["encode", str(CROW), "out.avae", "--quality", "9"], 2, "--quality"),
         (["encode", str(CROW), "out.avae", "--checkpoint", "bass"], 1, "shipped models"),
         (["decode", str(CROW), "out.wav"], 1, "compressed file that starts with AVAE"),
-        (["resynth", str(CROW), "out.xyz"], 1, ".wav, .flac or .ogg"),
+        (["resynth", str(CROW), "out.xyz"], 2, ".wav, .flac or .ogg"),
+        (["resynth", str(CROW), "."], 2, ".wav, .flac or .ogg"),
+        (["encode", str(CROW), "nowhere/out.avae"], 2, "make nowhere first"),
+        (["encode", str(CROW), "out.avae", "--device", "tpu"], 2, "--device: expected cpu"),
+        (["encode", str(CROW), "out.avae", "--device", "cuda:99"], 2, "--device: expected cpu"),
         (["info", str(EXAMPLES / "LICENSES.md")], 1, "expected"),
         (["nonsense"], 2, "nonsense"),
     ],
@@ -119,6 +123,41 @@ def test_nothing_is_overwritten_without_being_asked(
     assert target.read_bytes() != b"mine"
 
 
+@pytest.mark.parametrize("start", ["inf", "0.49", "1e300"])
+def test_a_range_beyond_the_end(
+    start: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    coded = tmp_path / "a.avae"
+    run(capsys, "encode", CROW, coded)
+    status, _, err = run(capsys, "decode", coded, tmp_path / "a.wav", "--start", start)
+    assert status == 1
+    assert "a time range within 0.481 s" in err
+    assert not (tmp_path / "a.wav").exists()
+    status, _, _ = run(capsys, "decode", coded, tmp_path / "a.wav", "--duration", "inf")
+    assert status == 0
+    assert probe_audio(tmp_path / "a.wav").num_samples == probe_audio(CROW).num_samples
+
+
+@pytest.mark.parametrize("name", ["in.wav", "./in.wav", "link.wav", "hard.wav"])
+@pytest.mark.parametrize("command", [["resynth"], ["morph", "in.wav"], ["morph", str(CROW)]])
+def test_an_input_is_never_written_to(
+    command: list[str],
+    name: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    source = Path("in.wav")
+    source.write_bytes(CROW.read_bytes())
+    Path("link.wav").symlink_to(source)
+    Path("hard.wav").hardlink_to(source)
+    status, _, err = run(capsys, *command, source, name, "--overwrite")
+    assert status == 2
+    assert "inputs are never written to" in err
+    assert source.read_bytes() == CROW.read_bytes()
+
+
 def test_info_of_audio_and_of_a_model(capsys: pytest.CaptureFixture[str]) -> None:
     status, out, _ = run(capsys, "info", CROW)
     assert status == 0
@@ -128,6 +167,16 @@ def test_info_of_audio_and_of_a_model(capsys: pytest.CaptureFixture[str]) -> Non
     assert status == 0
     assert "kind: vae" in out
     assert "quality 8:" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["timbre"]])
+def test_without_a_command_there_is_help_and_no_complaint(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = run(capsys, *arguments)
+    assert status == 2
+    assert "Usage: audiovae" in out + err
+    assert "error:" not in err
 
 
 def test_help_answers_without_loading_torch() -> None:
