@@ -13,6 +13,8 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from audiovae.errors import AudioWriteError
+
 Waveform: TypeAlias = NDArray[np.float32]
 AudioPath: TypeAlias = str | os.PathLike[str]
 
@@ -125,3 +127,10 @@ def message(path: AudioPath, expected: str, got: str, remedy: str) -> str:
     name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     got = " ".join(got.split())
     return f"{name}: expected {expected}, got {got}; {remedy}"
+
+
+def unwritable(path: AudioPath, error: Exception) -> AudioWriteError:
+    """The error for an output that the system, or a library, refuses to write."""
+    reason = getattr(error, "strerror", None) or str(error)
+    remedy = "check that the folder exists, allows writing and has space"
+    return AudioWriteError(message(path, "a file that can be written", reason, remedy))

@@ -19,6 +19,7 @@ from audiovae.audio.values import (
     Clip,
     Waveform,
     message,
+    unwritable,
 )
 from audiovae.errors import AudioWriteError, ShapeError
 
@@ -79,7 +80,7 @@ class AudioWriter:
                 )
         except (OSError, soundfile.LibsndfileError) as error:
             self._temporary.unlink(missing_ok=True)
-            raise self._failed(error) from error
+            raise unwritable(self.path, error) from error
 
     def __enter__(self) -> AudioWriter:
         """Return the writer itself."""
@@ -116,7 +117,7 @@ class AudioWriter:
         try:
             self._sink.write(block)
         except (OSError, soundfile.LibsndfileError) as error:
-            raise self._failed(error) from error
+            raise unwritable(self.path, error) from error
         self.num_samples += block.shape[1]
 
     def close(self) -> None:
@@ -126,7 +127,7 @@ class AudioWriter:
             os.replace(self._temporary, self.path)
         except (OSError, soundfile.LibsndfileError) as error:
             self._temporary.unlink(missing_ok=True)
-            raise self._failed(error) from error
+            raise unwritable(self.path, error) from error
 
     def discard(self) -> None:
         """Remove what was written; the final name is left as it was."""
@@ -135,17 +136,6 @@ class AudioWriter:
         except (OSError, soundfile.LibsndfileError):
             pass  # the file is removed anyway
         self._temporary.unlink(missing_ok=True)
-
-    def _failed(self, error: Exception) -> AudioWriteError:
-        reason = getattr(error, "strerror", None) or str(error)
-        return AudioWriteError(
-            message(
-                self.path,
-                "a file that can be written",
-                reason,
-                "check that the folder exists, allows writing and has space",
-            )
-        )
 
 
 def write_audio(

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO
 
+from audiovae.audio.values import unwritable
 from audiovae.codec.container import CRC_BYTES, MAGIC, MAX_PAYLOAD_BYTES, VERSION
 from audiovae.codec.header import AvaeHeader
 from audiovae.codec.integers import write_varint
@@ -76,6 +77,7 @@ class AvaeWriter:
 
         Raises:
             ValueError: If chunks are missing.
+            AudioWriteError: If the file cannot be written.
         """
         if self._payloads.closed:
             return
@@ -95,6 +97,8 @@ class AvaeWriter:
             with temporary.open("wb") as file:
                 self._write(file)
             os.replace(temporary, path)
+        except OSError as error:
+            raise unwritable(path, error) from error
         finally:
             temporary.unlink(missing_ok=True)
 

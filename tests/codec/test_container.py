@@ -17,7 +17,7 @@ from audiovae.codec import AvaeHeader, AvaeReader, AvaeWriter, CodedChunk, Damag
 from audiovae.codec.container import MAGIC, VERSION
 from audiovae.codec.header import MAX_SAMPLES
 from audiovae.codec.integers import write_varint
-from audiovae.errors import BitstreamError, ModelMismatchError
+from audiovae.errors import AudioWriteError, BitstreamError, ModelMismatchError
 
 MONO = AvaeHeader(
     sample_rate=44_100,
@@ -346,3 +346,13 @@ def test_a_stream_is_left_open() -> None:
     with AvaeReader(stream) as reader:
         reader.read_chunk(0, 0)
     assert not stream.closed
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's full device")
+def test_a_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = AvaeWriter(tmp_path / "a.avae", MONO)
+    append_all(writer, chunks_of(MONO))
+    monkeypatch.setattr(Path, "open", lambda *_: open("/dev/full", "wb"))
+    with pytest.raises(AudioWriteError, match=r"a\.avae: expected a file .*No space left"):
+        writer.close()
+    assert list(tmp_path.iterdir()) == []
