@@ -1,4 +1,4 @@
-"""Fast Griffin-Lim: frames that overlap are made to agree with each other."""
+"""Accelerated Griffin-Lim: frames that overlap are made to agree with each other."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from torch import Tensor
 
 from audiovae.models.frames import FrameGrid
 
-_MOMENTUM = 0.99
+_AHEAD = 0.9  # alpha of the paper: how far the phase is taken beyond the last step
+_CARRIED = 1.2  # beta: the same of what the next step begins with
+_STRIDE = 1.25  # gamma: of a step; 1.35 no longer converges
 _CANCELLATION = 0.05
 _TINY = 1e-9
 
@@ -17,9 +19,11 @@ _TINY = 1e-9
 def polish(magnitude: Tensor, direction: Tensor, grid: FrameGrid, steps: int) -> Tensor:
     """Make sound of a magnitude and a phase, after steps that better the phase.
 
-    The fast variant, whose phase is extrapolated by a momentum (Perraudin et al., 2013). It can
-    be learnt through, so that a vocoder finds the phase from which these very steps lead to a
-    good sound (deep Griffin-Lim iteration, Masuyama et al., 2019, arXiv:1903.03971).
+    The accelerated variant, which extrapolates what it has found in two ways (Nenov, Nguyen and
+    Balazs, 2023, arXiv:2306.12504); sixteen of its steps are worth about 32 of the fast one's
+    (Perraudin et al., 2013). It can be learnt through, so that a vocoder finds the phase from
+    which these very steps lead to a good sound (deep Griffin-Lim iteration, Masuyama et al.,
+    2019, arXiv:1903.03971).
 
     Args:
         magnitude: `[batch, frame, bin]`; it is kept.
@@ -34,14 +38,18 @@ def polish(magnitude: Tensor, direction: Tensor, grid: FrameGrid, steps: int) ->
     size = 2 * (magnitude.shape[2] - 1)
     # Twice each, as the parts of a complex number lie: 20 times as fast as complex times real.
     doubled = magnitude.repeat_interleave(2, dim=2)  # [batch, frame, 2 * bin]
-    previous = None
+    past: tuple[Tensor, Tensor] | None = None  # the last step, and what lies beyond it
     for _ in range(steps):
         joined = grid.join(torch.fft.irfft(_scaled(direction, doubled), n=size))
-        rebuilt = torch.view_as_real(torch.fft.rfft(grid.split(joined)))
-        # Only the direction of the extrapolation counts.
-        target = rebuilt if previous is None else torch.lerp(previous, rebuilt, 1 + _MOMENTUM)
+        found = torch.view_as_real(torch.fft.rfft(grid.split(joined)))
+        target = beyond = found
+        if past is not None:
+            previous, carried = past
+            found = torch.lerp(carried, found, _STRIDE)
+            target = torch.lerp(previous, found, 1 + _AHEAD)
+            beyond = torch.lerp(previous, found, 1 + _CARRIED)
+        past = (found, beyond)
         direction = _Direction.apply(torch.view_as_complex(target), magnitude)
-        previous = rebuilt
     return grid.waveform_of(grid.join(torch.fft.irfft(_scaled(direction, doubled), n=size)))
 
 
