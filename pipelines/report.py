@@ -22,9 +22,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from audiovae.commands import one_line
 from audiovae.errors import AudioVAEError
 from pipelines.runner.desk import REPORT_NAME
-from pipelines.runner.ledger import Row
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
+from pipelines.runner.rows import Row
 from pipelines.runner.storage import Storage
 from pipelines.runner.summary import RunFacts, Totals
 

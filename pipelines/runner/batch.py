@@ -123,6 +123,8 @@ class _Batch:
     def run(self, stop: StopRequest) -> ExitStatus:
         """Plan, work, and leave manifest, summary and report behind."""
         self._clear_work_dir()  # of a run that was killed
+        if damaged := self._ledger.num_damaged:
+            sys.stderr.write(f"{MANIFEST_NAME}: {damaged} damaged lines are left out\n")
         with self._ledger:
             tasks, refused = self._plan(_LazySpanPlanner())
             if self._ledger.record(refused) or tasks:
@@ -236,10 +238,7 @@ class _Batch:
         )
         facts = self._facts
         if facts.files:
-            sys.stdout.write(
-                f"done: {facts.files} files, {duration(facts.audio_seconds)} of audio in "
-                f"{duration(facts.wall_seconds)} ({facts.times_realtime:.1f}x realtime)\n"
-            )
+            sys.stdout.write(f"done: {facts.files} files, {facts.pace}\n")
         sys.stdout.write(
             f"in all: {totals.ok} ok, {totals.error} failed, {totals.skipped} skipped\n"
             f"outputs: {one_line(self._output.name)}\n"

@@ -16,7 +16,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import math
 import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,16 +23,15 @@ from dataclasses import asdict
 from heapq import merge
 from itertools import pairwise
 from types import TracebackType
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from pipelines.runner.desk import MANIFEST_NAME, Books
 from pipelines.runner.inputs import Found
+from pipelines.runner.rows import Row, is_unchanged, listed_outputs, numbers, parse_line
 from pipelines.runner.units import FileDone, FileFailed, FileSkipped
 
-Row = dict[str, Any]
 FileResult = FileDone | FileFailed | FileSkipped
 
-_DECODER: Final = json.JSONDecoder()
 _NOWHERE: Final = -1
 _NONE, _OK, _ERROR, _SKIPPED = range(4)
 _CODES: Final = {"ok": _OK, "error": _ERROR, "skipped": _SKIPPED}
@@ -50,6 +48,9 @@ class Ledger:
         recipe_key: Identity of what is done to every file.
         same_root: Whether the previous run had the same input directory. If not, a row is
             believed only if its file's size and time fit: it may be about another file.
+
+    Attributes:
+        num_damaged: Lines of the manifest that cannot be read.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Ledger:
         self._codes = bytearray(len(found))
         self._known: dict[str, tuple[str, ...]] = {}
         self._elsewhere: dict[str, int] = {}  # inputs of other runs on the same root
+        self.num_damaged = 0
         self._num_lines = 0
         self._end = 0
         self._file: io.FileIO | None = None
@@ -213,7 +215,7 @@ class Ledger:
     def _result_row(self, result: FileResult) -> Row:
         earlier = self.known_outputs(result.path)
         if isinstance(result, FileDone):
-            row = self._row(result.path, "ok") | _numbers(asdict(result.report))
+            row = self._row(result.path, "ok") | numbers(asdict(result.report))
             row["outputs"] = [asdict(output) for output in result.outputs]
             earlier = tuple(set(earlier) - {output.path for output in result.outputs})
         elif isinstance(result, FileFailed):
@@ -234,6 +236,7 @@ class Ledger:
             for line in file:
                 if not line.endswith(b"\n"):
                     _logger.warning("manifest=%s torn_bytes=%d", self._path.name, len(line))
+                    self.num_damaged += 1
                     break
                 self._read_line(line, self._end)
                 self._end += len(line)
@@ -241,15 +244,16 @@ class Ledger:
 
     def _read_line(self, line: bytes, offset: int) -> None:
         try:
-            row = _parsed(line.decode())
+            row = parse_line(line.decode())
             path = row["path"]
             if not isinstance(path, str):
                 raise TypeError(path)
             position = self._index.get(path)
             code = _NONE if position is None else self._code(row, self._found[position])
-            outputs = () if code else _listed_outputs(row)
+            outputs = () if code else listed_outputs(row)
         except (ValueError, KeyError, TypeError, AttributeError):
             _logger.warning("manifest=%s unreadable_line_at=%d", self._path.name, offset)
+            self.num_damaged += 1
             return
         if position is None:
             if self._same_root:
@@ -259,12 +263,12 @@ class Ledger:
         self._offsets[position] = offset
         self._codes[position] = code
         self._known.pop(path, None)
-        if not code and (self._same_root or _is_unchanged(row, entry)):
+        if not code and (self._same_root or is_unchanged(row, entry)):
             self._known[entry.path] = outputs
 
     def _code(self, row: Row, entry: Found) -> int:
         """The status code of a row, `_NONE` if it is not settled."""
-        if not _is_unchanged(row, entry) or row["recipe"] != self._recipe_key:
+        if not is_unchanged(row, entry) or row["recipe"] != self._recipe_key:
             return _NONE
         return _CODES[row["status"]] if self._is_settled(row) else _NONE
 
@@ -275,29 +279,3 @@ class Ledger:
             row["status"] == "ok"
             and all(self._books.size(output["path"]) == output["size"] for output in row["outputs"])
         )
-
-
-def _parsed(line: str) -> Any:
-    """A line of JSON with its end; in two thirds of the time of `json.loads`."""
-    value, end = _DECODER.raw_decode(line)
-    if end != len(line) - 1:
-        raise ValueError(f"{line[end:]!r} after the end of the object")
-    return value
-
-
-def _is_unchanged(row: Row, entry: Found) -> bool:
-    return (row["size"], row["mtime_ns"]) == (entry.size, entry.mtime_ns)
-
-
-def _listed_outputs(row: Row) -> tuple[str, ...]:
-    made = (output["path"] for output in row.get("outputs", ()))
-    return tuple(dict.fromkeys((*made, *row.get("earlier_outputs", ()))))
-
-
-def _numbers(report: dict[str, Any]) -> Row:
-    """The facts of a file report, without timings (they differ from run to run) and NaN."""
-    facts = {name: value for name, value in report.items() if name != "timings_seconds"}
-    for name, value in facts.items():
-        if isinstance(value, float) and not math.isfinite(value):
-            facts[name] = None
-    return facts

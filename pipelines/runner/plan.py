@@ -5,8 +5,10 @@ Nothing is decoded here and no model is loaded.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 from audiovae.audio import AudioInfo
 from audiovae.commands import one_line
@@ -18,6 +20,7 @@ from pipelines.runner.units import FileFailed, FileSkipped, Span, Task
 
 Verdict = Task | FileFailed | FileSkipped
 SpanPlanner = Callable[[AudioInfo], tuple[Span, ...]]
+_MAX_NAME_BYTES: Final = 255  # on about every file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +37,14 @@ class OutputGuard:
     known_outputs: Callable[[str], tuple[str, ...]]
 
     def refusal(self, path: str) -> FileFailed | None:
-        """Why the outputs of `path` may not be written, or None."""
+        """Why the outputs of `path` may or can not be written, or None."""
+        for _, output in self.recipe.outputs_for(path):
+            if (size := len(os.fsencode(output.rpartition("/")[2]))) > _MAX_NAME_BYTES:
+                reason = (
+                    f"expected output names of up to {_MAX_NAME_BYTES} bytes, this one would have "
+                    f"{size}; shorten the input's"
+                )
+                return FileFailed(path, "NameTooLong", reason, retry=True)
         if self.overwrite:
             return None
         known = self.known_outputs(path)

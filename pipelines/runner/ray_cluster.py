@@ -22,6 +22,7 @@ from ray.exceptions import ActorDiedError, RayActorError
 
 import audiovae
 from audiovae.commands import Interrupted, one_line
+from pipelines.runner.patience import Patience
 from pipelines.runner.ray_actor import Introduction, Place, Reply, UnitActor
 from pipelines.runner.ray_layout import Layout, living_nodes
 from pipelines.runner.ray_metrics import RayMetrics
@@ -40,6 +41,10 @@ _LONGEST_PAUSE_SECONDS: Final = 30.0
 _logger = logging.getLogger(__name__)
 
 
+class Stuck(Exception):
+    """A worker does not get through its unit."""
+
+
 @dataclass(eq=False, slots=True)
 class _Member:
     """An actor: at first it opens its place, then it is idle or at one attempt."""
@@ -47,6 +52,7 @@ class _Member:
     actor: Any
     node: str = ""  # once it has answered
     attempt: Attempt | None = None
+    begun_at: float = 0.0
     fresh: bool = True
 
 
@@ -72,6 +78,7 @@ class RayRunner:
         self._events: queue.SimpleQueue[tuple[_Member, Future[Any]]] = queue.SimpleQueue()
         self._own_node = ray.get_runtime_context().get_node_id()
         self._metrics = RayMetrics()
+        self._patience = Patience()
         self._refusals = self._early_deaths = 0
         self._look_at = self._start_at = 0.0
         self._had_worker_at = time.monotonic()
@@ -95,6 +102,8 @@ class RayRunner:
         deadline = time.monotonic() + timeout_seconds
         while True:
             self._tend()
+            if (outcome := self._give_up_one()) is not None:
+                return outcome
             try:
                 event = self._events.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
@@ -182,6 +191,7 @@ class RayRunner:
             if member.attempt is None:
                 still_idle.append(member)
             else:
+                member.begun_at = time.monotonic()
                 self._watch(member, member.actor.perform.remote(member.attempt.unit))
         self._idle = still_idle
 
@@ -197,6 +207,7 @@ class RayRunner:
         attempt, member.attempt = member.attempt, None
         assert attempt is not None
         if error is None:
+            self._patience.learn(attempt.unit, time.monotonic() - member.begun_at)
             member.fresh = False
             self._idle.append(member)
             return self._worklist.done(attempt, _hear(future.result()))
@@ -226,15 +237,25 @@ class RayRunner:
         if given_up and not any(other.node for other in self._members):
             raise FatalProblem(f"no worker could begin: {one_line(cause)}")
 
+    def _give_up_one(self) -> Outcome | None:
+        """End a worker that has been at one unit for too long: as if it had died of that."""
+        for member in self._members:
+            attempt, seconds = member.attempt, time.monotonic() - member.begun_at
+            if attempt and seconds > self._patience.seconds_for(attempt.unit):
+                return self._bury(member, attempt, Stuck(f"no end after {seconds:.0f} s"))
+        return None
+
     def _bury(self, member: _Member, attempt: Attempt, error: BaseException) -> Outcome | None:
         """An actor is lost with its work: give that to another, and see who is to blame."""
         self._dismiss(member)
         self._facts.dead_workers += 1
-        suspect = isinstance(error, ActorDiedError) and member.node in living_nodes()
+        is_stuck = isinstance(error, Stuck)
+        is_dead = isinstance(error, ActorDiedError) and member.node in living_nodes()
+        suspect = is_stuck or is_dead
         paths = ", ".join(repr(task.path) for task in attempt.unit.tasks[:3])
         _logger.warning(
             "worker=%s unit=%d deaths=%d paths=%s reason=%s",
-            "died" if suspect else "lost",
+            "stuck" if is_stuck else "died" if is_dead else "lost",
             attempt.unit.number,
             attempt.deaths,
             paths,
@@ -242,7 +263,7 @@ class RayRunner:
         )
         if not suspect:
             return self._worklist.lost(attempt)
-        return self._worklist.died(attempt, alone=member.fresh)
+        return self._worklist.died(attempt, alone=is_stuck or member.fresh)
 
 
 def _hear(reply: Reply) -> Outcome:

@@ -22,6 +22,13 @@ class FatalProblem(AudioVAEError):
     """The whole batch cannot go on; exit status 1."""
 
 
+class _QuietHandler(logging.FileHandler):
+    """A log on a full disk loses lines; what the disk did to outputs and manifest counts."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Nothing: by default each lost line would be a traceback on the terminal."""
+
+
 class LogFile:
     """Context in which both packages log to one file, and to nothing else.
 
@@ -40,7 +47,7 @@ class LogFile:
             FatalProblem: If it cannot be opened.
         """
         try:
-            handler = logging.FileHandler(self._path, encoding="utf-8", errors="backslashreplace")
+            handler = _QuietHandler(self._path, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise FatalProblem(
                 f"expected a writable output directory, got '{error.strerror}' for {self._path}; "
@@ -66,7 +73,7 @@ class LogFile:
         Raises:
             FatalProblem: In the place of an exception that nobody foresaw, which is logged.
         """
-        unforeseen = isinstance(error, Exception) and not isinstance(error, AudioVAEError | OSError)
+        unforeseen = isinstance(error, Exception) and not isinstance(error, AudioVAEError)
         if unforeseen:
             logging.getLogger(__name__).error("unforeseen=%s", error, exc_info=True)
         assert self._handler is not None
@@ -76,6 +83,11 @@ class LogFile:
             logger.setLevel(level)
             logger.propagate = propagate
         self._handler.close()
+        if isinstance(error, OSError):  # of a file that is read or written, it is not the end
+            raise FatalProblem(
+                f"{error.strerror or error}: {error.filename or self._path.parent}; mend that and "
+                "run the same command again to continue"
+            ) from error
         if unforeseen:
             raise FatalProblem(
                 f"unforeseen {type(error).__name__}: {error}; please report it with {self._path}, "

@@ -13,8 +13,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pipelines.runner.ledger import Row
+from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
+from pipelines.runner.rows import Row
 
 SUMMARY_NAME: Final = "summary.json"
 _DECIMALS: Final = 3
@@ -40,6 +41,14 @@ class RunFacts:
     def times_realtime(self) -> float:
         """Seconds of audio done per second of wall time."""
         return self.audio_seconds / self.wall_seconds if self.wall_seconds else 0.0
+
+    @property
+    def pace(self) -> str:
+        """The same for a reader."""
+        return (
+            f"{duration(self.audio_seconds)} of audio in {duration(self.wall_seconds)} "
+            f"({self.times_realtime:.1f}x realtime)"
+        )
 
 
 @dataclass(frozen=True, slots=True)

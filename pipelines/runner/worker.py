@@ -216,9 +216,10 @@ class Worker:
                 destination.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(drafts[product], destination)
             except OSError as error:
-                if error.errno in _FATAL_ERRNOS:
+                if self._why_fatal(error):
                     raise
-                return failure(task.path, AudioWriteError(f"cannot place '{path}': {error}"))
+                problem = AudioWriteError(f"cannot place '{path}': {error.strerror}")
+                return failure(task.path, problem)
             outputs.append(Output(product, path, size))
         return FileDone(task.path, tuple(outputs), report)
 
@@ -235,7 +236,10 @@ class Worker:
         return Outcome(unit, tuple(failure(task.path, error) for task in unit.tasks))
 
     def _why_fatal(self, error: BaseException) -> str:
-        """Why no unit can succeed any more: the disk is full or cannot be written to."""
+        """Why no unit can succeed any more: the disk is full, or a whole directory is gone."""
+        for folder in self._place.folders:
+            if not folder.is_dir():
+                return f"expected '{folder}' to stay, found it gone (deleted, unmounted or reused)"
         cause: BaseException | None = error
         while cause is not None:
             if isinstance(cause, OSError) and cause.errno in _FATAL_ERRNOS:

@@ -121,7 +121,8 @@ class Worklist:
 
 def _blame(path: str) -> FileFailed:
     reason = (
-        f"expected a worker to survive this file, but {DEATHS_TO_BLAME} died while it was all they "
-        "had to do; it may need more memory than there is, or crash a decoder"
+        f"expected a worker to get through this file, but {DEATHS_TO_BLAME} died, or got stuck and "
+        "were ended, while it was all they had to do; it may need more memory than there is, or "
+        "break a decoder"
     )
     return FileFailed(path, BLAME, reason, retry=True)

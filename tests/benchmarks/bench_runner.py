@@ -221,21 +221,23 @@ def bench_a_long_file_beside_short_ones(tmp_path: Path, recipe: Recipe) -> None:
 def bench_two_nodes_beside_one(
     tmp_path: Path, recipe: Recipe, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Workers that sleep, on nodes of four cores that are processes here."""
+    """Workers that sleep, on nodes of two cores that are processes here."""
     from tests.pipelines.ray_nodes import RayNodes
 
-    tasks = [Task(f"{index:04d}.wav", 60.0) for index in range(400)]
+    cores = 2
+    tasks = [Task(f"{index:04d}.wav", 60.0) for index in range(120)]
     walls = []
-    with RayNodes((4,)) as nodes:
+    with RayNodes((cores,)) as nodes:
         for name in ("RAY_ADDRESS", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"):
             monkeypatch.setenv(name, nodes.environment[name])
         for num_nodes in (1, 2):
             if num_nodes == 2:
-                nodes.add(4)
-            facts = RunFacts("ray", "cpu", 4 * num_nodes)
+                nodes.add(cores)
+            workers = cores * num_nodes
+            facts = RunFacts("ray", "cpu", workers)
             place = SleepingPlace(tmp_path, SLEEP_A_SECOND_OF_AUDIO)
-            with ray_runner(place, 4 * num_nodes, facts) as runner:
-                while runner.capacity < 4 * num_nodes:
+            with ray_runner(place, workers, facts) as runner:
+                while runner.capacity < workers:
                     runner.next_outcome(0.1)
                 walls.append(drive(tmp_path / str(num_nodes), tasks, recipe, runner, facts))
     print(f"\ntwo nodes, sleeping workers: {walls[0] / walls[1]:.2f} times one node")

@@ -2,7 +2,7 @@
 
 What a file asks for stands in its name: `bad` is refused by its content, `boom` and `memory` raise,
 `slow` takes 0.25 s, `gated` waits until `.open` lies beside it, `full` finds the disk full,
-`part-boom` fails in a span, `killer` ends the process that works on it.
+`part-boom` fails in a span, `killer` ends the process that works on it, `stuck` keeps it for ever.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from pipelines.batch_transform import main
 from pipelines.runner.worker import Worker, Workplace
 
 SLOW_SECONDS = 0.25
+PATIENCE = "AUDIOVAE_TEST_PATIENCE"  # seconds, where a test is to see it end
 GATE_NAME = ".open"
 GATE_SECONDS = 60.0
 _NO_SCALE = {"colours": ("#000000", "#ffffff"), "range_db": 80.0, "ticks": ()}
@@ -74,6 +75,8 @@ class FakeTransformer:
             _wait_for(jobs[0][0].parent / GATE_NAME)
         if any("killer" in name for name in names):
             os._exit(9)
+        while any("stuck" in name for name in names):
+            time.sleep(SLOW_SECONDS)
         if any("memory" in name for name in names):
             raise MemoryError
         if any("boom" in name for name in names):
@@ -142,6 +145,11 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     monkeypatch.setattr("pipelines.runner.batch.resolve_device", lambda asked: "cpu")
     monkeypatch.setattr("pipelines.runner.recipe.weights_identity", lambda checkpoint: "w" * 16)
+    if PATIENCE in os.environ:
+        monkeypatch.setattr(
+            "pipelines.runner.patience.Patience.seconds_for",
+            lambda _, unit: float(os.environ[PATIENCE]),
+        )
     # The fake's outputs are not audio, and pictures need torch: test_report.py looks at them.
     monkeypatch.setattr("pipelines.report._picture", lambda source, output: None)
     monkeypatch.setattr("pipelines.report._scale", lambda: _NO_SCALE)

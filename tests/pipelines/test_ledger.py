@@ -139,6 +139,19 @@ def test_the_same_refusal_again_adds_no_row(tmp_path: Path) -> None:
     assert [row["reason"] for row in rows(tmp_path)] == ["in the way", "another reason"]
 
 
+def test_damaged_lines_are_counted_and_cost_their_files_only(tmp_path: Path) -> None:
+    record_all(tmp_path)
+    open_ledger(tmp_path).compact(lambda path: True)
+    manifest = tmp_path / "manifest.jsonl"
+    whole = manifest.read_bytes().splitlines(keepends=True)
+    for damaged in (b"\x00\xff\n", b"[1]\n", b"null\n", b'{"path": 3}\n', whole[0][:30] + b"\n"):
+        manifest.write_bytes(b"".join([damaged, *whole[1:]]))
+        ledger = open_ledger(tmp_path)
+        assert (ledger.num_damaged, pending(ledger)) == (1, ["a.wav"])
+    manifest.write_bytes(b"".join([whole[0][:-1] + b"{}\n", *whole[1:], whole[0][:30]]))
+    assert open_ledger(tmp_path).num_damaged == 2
+
+
 @pytest.mark.parametrize("keep", [0, 1, 40, -1])
 def test_a_torn_last_line_is_dropped(tmp_path: Path, keep: int) -> None:
     record_all(tmp_path)

@@ -99,6 +99,15 @@ def test_existing_outputs_are_safe(folder: Path) -> None:
     assert isinstance(judge(folder, guard(output, known=("a.wav.resynth.wav",)))["a.wav"], Task)
 
 
+def test_an_output_whose_name_no_file_system_takes_is_refused(folder: Path) -> None:
+    name = f"{'n' * 240}.wav"  # itself short enough
+    write_tone(folder / name)
+    refused = judge(folder, guard(folder.parent / "out", overwrite=True))[name]
+    assert isinstance(refused, FileFailed)
+    assert (refused.kind, refused.retry) == ("NameTooLong", True)
+    assert "this one would have 256" in refused.reason
+
+
 def test_a_dangling_link_in_the_way_counts_as_existing(folder: Path) -> None:
     output = folder.parent / "out"
     output.mkdir()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.fakes import GATE_NAME, all_contents, contents, rows, write_tone
+from tests.pipelines.fakes import GATE_NAME, PATIENCE, all_contents, contents, rows, write_tone
 from tests.pipelines.processes import Command, kill
 
 pytestmark = pytest.mark.ray
@@ -55,11 +55,12 @@ def assert_undisturbed(command: Command, folder: Path, output: Path) -> None:
     assert names == {path.name for path in expected.iterdir()}
 
 
-def test_a_killer_is_blamed_and_the_rest_is_as_the_local_runner_makes_it(
-    folder: Path, tmp_path: Path
+def test_what_kills_or_holds_workers_is_blamed_and_the_rest_is_as_the_local_runner_makes_it(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv(PATIENCE, "5")
     output, expected = tmp_path / "out", tmp_path / "expected"
-    for name in ("killer", "bad"):
+    for name in ("killer", "stuck", "bad"):
         write_tone(folder / f"{name}.wav")
     command = start(folder, output)
     status, out, err = command.end()
@@ -67,18 +68,19 @@ def test_a_killer_is_blamed_and_the_rest_is_as_the_local_runner_makes_it(
     assert "executor=ray because='asked for'" in err
     assert "Traceback" not in out + err
     assert command.leaves_nothing_within(GONE_SECONDS)
-    (blamed,) = (row for row in rows(output) if row["path"] == "killer.wav")
-    assert (blamed["error"], blamed["retry"]) == ("WorkerDied", True)
+    blamed = [row for row in rows(output) if row["path"] in ("killer.wav", "stuck.wav")]
+    assert [(row["error"], row["retry"]) for row in blamed] == [("WorkerDied", True)] * 2
     run = json.loads((output / "summary.json").read_text())["run"]
-    assert (run["executor"], run["num_workers"], run["failed_files"]) == ("ray", 2, 2)
-    assert run["dead_workers"] >= 3
+    assert (run["executor"], run["num_workers"], run["failed_files"]) == ("ray", 2, 3)
+    assert run["dead_workers"] >= 6
     assert set(run["stage_seconds"]) == {"decode", "vocode"}
     log = (output / "batch.log").read_text()
     assert "logger=pipelines.runner.worker unit=" in log  # what actors log arrives
-    (folder / "killer.wav").unlink()
+    for row in blamed:
+        (folder / row["path"]).unlink()
     assert start(folder, expected, executor="local").end()[0] == 3
     assert all_contents(output) == all_contents(expected)
-    assert [row for row in rows(output) if row != blamed] == rows(expected)
+    assert [row for row in rows(output) if row not in blamed] == rows(expected)
 
 
 def test_busy_and_idle_actors_are_killed_and_nobody_is_blamed(folder: Path, tmp_path: Path) -> None:

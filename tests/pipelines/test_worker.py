@@ -79,6 +79,18 @@ def test_a_full_disk_is_fatal(tmp_path: Path, worker: Worker) -> None:
     assert outcome.results == ()
 
 
+@pytest.mark.parametrize("gone", ["in", "out"])
+def test_a_directory_that_is_gone_is_no_files_fault(
+    tmp_path: Path, worker: Worker, gone: str
+) -> None:
+    unit = pack(tmp_path, "a.wav", "bad.wav")
+    (tmp_path / gone).rename(tmp_path / "elsewhere")
+    outcome = worker.perform(unit)
+    assert outcome.results == ()
+    assert f"expected '{tmp_path / gone}" in outcome.fatal
+    assert "found it gone" in outcome.fatal
+
+
 def test_a_full_disk_found_alone_is_fatal_too(
     tmp_path: Path, worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
