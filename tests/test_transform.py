@@ -218,6 +218,35 @@ def test_identical_channels_are_coded_once(model: Model) -> None:
     np.testing.assert_array_equal(two_sound[0], one_sound[0])
 
 
+@pytest.mark.parametrize(
+    ("what", "once"),
+    [
+        ("traces of a lossy codec", True),
+        ("a second instrument", False),
+        ("the same, quieter", False),
+        ("the same, upside down", False),
+        ("a late whisper", False),
+        ("a late whisper of -90 dBFS", True),
+    ],
+)
+def test_channels_that_sound_the_same_are_coded_once(what: str, once: bool) -> None:
+    left, other = sound(2.0).waveform[0], sound(2.0, seed=5).waveform[0]
+    right = {
+        "traces of a lossy codec": left + 0.01 * other,
+        "a second instrument": left + 0.2 * other,
+        "the same, quieter": 0.7 * left,
+        "the same, upside down": -left,
+    }.get(what)
+    if right is None:  # both fall silent after a second
+        left = np.concatenate([left[: len(left) // 2], np.zeros(len(left) // 2, np.float32)])
+        level = 3e-3 if what == "a late whisper" else 3e-5
+        tail = np.arange(len(left)) >= len(left) // 2
+        right = left + np.where(tail, level * np.sign(other), 0).astype(np.float32)
+    stereo = np.stack([left, right]).astype(np.float32)
+    signal = Signal(Stretch(stereo.shape[1], 0, 1), stereo)
+    assert signal.channel_of == ((0, 0) if once else (0, 1))
+
+
 def test_quality_changes_the_result_and_is_checked(model: Model) -> None:
     clip = sound(1.0)
     low, high = (resynthesize(clip, model, quality=q).waveform for q in (1, 8))
