@@ -46,7 +46,7 @@ clean:
 
 # The stamps make a second call install nothing; a changed pyproject.toml installs again.
 $(run_ready): pyproject.toml | $(VENV)/bin/pip
-	@echo "Installing audiovae into $(VENV): once, about 2 minutes and 7 GB with CUDA libraries"
+	@echo "Installing audiovae into $(VENV): once, a few minutes and 7 GB with CUDA libraries"
 	$(python) -m pip install --editable ".[test]"
 	@touch $@
 
