@@ -64,7 +64,7 @@ class RayNodes:
         """Start one more node, and wait for it: two that start at once may want the same port."""
         deadline = time.monotonic() + START_SECONDS
         node = self._start(f"--address={self.address}", f"--num-cpus={cores}")
-        while "raylet/raylet" not in " ".join(session(node.pid).values()):
+        while not is_up(node):
             assert time.monotonic() < deadline, "a node did not start"
             if node.poll() is not None:
                 node = self._start(f"--address={self.address}", f"--num-cpus={cores}")
@@ -74,7 +74,7 @@ class RayNodes:
     def mend(self) -> None:
         """Replace nodes that have gone by themselves, as they do on a machine that is too busy."""
         for node in list(self.nodes):
-            if "raylet/raylet" not in " ".join(session(node.pid).values()):
+            if not is_up(node):
                 self.kill(self.nodes.index(node))
                 self.add(self._cores[0])
 
@@ -119,6 +119,12 @@ class RayNodes:
             except OSError:
                 assert time.monotonic() < deadline, "the head did not start"
                 time.sleep(0.1)
+
+
+def is_up(node: subprocess.Popen[bytes]) -> bool:
+    """Whether a node's raylet runs, and its agents, without which a raylet ends itself."""
+    lines = " ".join(session(node.pid).values())
+    return all(name in lines for name in ("raylet/raylet", "DashboardAgent", "RuntimeEnvAgent"))
 
 
 def wait_quietly(process: subprocess.Popen[bytes], seconds: float) -> None:
