@@ -1,8 +1,8 @@
-"""One vector for a clip: how its coarsest code moves, and a little of where it stands.
+"""One vector for a clip: how the encoder's features move, and a little of where they stand.
 
-For each latent channel, under the lowest rate of the model, the deviation over time, and
-`MEAN_WEIGHT` times the mean over time; distances are Euclidean. Latents are in steps of their
-quantisation, so a vector does not depend on what else is in a collection. The choice was made by
+For each feature of the encoder's two finest levels, under the lowest rate of the model, the
+deviation over time, and `MEAN_WEIGHT` times the mean over time; distances are Euclidean. Nothing is
+standardised, so a vector does not depend on what else is in a collection. The choice was made by
 retrieval on other sounds than those that docs/embedding.md reports on.
 """
 
@@ -22,17 +22,18 @@ from audiovae.checkpoint import Model
 from audiovae.errors import ShapeError
 from audiovae.spectrogram import log_mel_to_db
 
-MEAN_WEIGHT: Final = 0.2
+MEAN_WEIGHT: Final = 0.1
 THUMBNAIL_BANDS: Final = 32
 THUMBNAIL_COLUMNS: Final = 64
 THUMBNAIL_RANGE_DB: Final = 80.0
 _QUALITY = 1
+_LEVELS = 2  # the finest
 _COLUMN_FRAMES = 8
 _SHOWN_COLUMNS = 216  # the first 20 s
 
 
 class Embedding:
-    """Sums over time of latents, which become a vector, and a small picture.
+    """Sums over time of features, which become a vector, and a small picture.
 
     A file's arrays: `embedding` `[channel]`, `thumbnail` `[band, column]` (0 to 255, high bands
     first), `seconds`.
@@ -45,14 +46,15 @@ class Embedding:
     def measure(
         self, log_mel: Tensor, num_frames: Tensor, core_frames: Sequence[int]
     ) -> list[Arrays]:
-        """Sums of latents and of their squares; see `audiovae.measuring.Measurement`."""
-        latents = encode_at(self._model, log_mel, num_frames, _QUALITY).latents
+        """Sums of features and of their squares; see `audiovae.measuring.Measurement`."""
+        evidence = encode_at(self._model, log_mel, num_frames, _QUALITY).evidence
+        levels = list(zip(evidence, self._model.vae.level_strides(), strict=True))[-_LEVELS:]
         decibels = log_mel_to_db(log_mel)
         kept = []
         for row, core in enumerate(core_frames):
             sums, squares, counts = [], [], []
-            for group, stride in zip(latents.groups, latents.strides, strict=True):
-                steps = group[row, :, : -(-core // stride)].double()
+            for features, stride in levels:
+                steps = features[row, :, : -(-core // stride)].double()
                 sums.append(steps.sum(dim=1))
                 squares.append(steps.square().sum(dim=1))
                 counts.append(torch.full_like(sums[-1], steps.shape[1]))

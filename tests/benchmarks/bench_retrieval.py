@@ -92,9 +92,10 @@ def notes(soundfont: Path, place: Path, first_program: int) -> Iterator[Sound]:
     import tinysoundfont
 
     random = np.random.default_rng(first_program)
+    synth = tinysoundfont.Synth(samplerate=RATE)
+    instruments = synth.sfload(str(soundfont))
     for program in range(first_program, 112, 2):
-        synth = tinysoundfont.Synth(samplerate=RATE)
-        synth.program_select(0, synth.sfload(str(soundfont)), 0, program)
+        synth.program_select(0, instruments, 0, program)
         for pitch in PITCHES:
             key = pitch + int(random.integers(-2, 3))
             synth.noteon(0, key, int(random.choice(VELOCITIES)))

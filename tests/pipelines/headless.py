@@ -20,12 +20,21 @@ def browser() -> str:
     return found
 
 
-def document(page: Path, fragment: str = "", *, profile: Path) -> str:
-    """The page's document after its scripts have run, as HTML."""
+def document(page: Path, fragment: str = "", *, profile: Path, real_time: bool = False) -> str:
+    """The page's document after its scripts have run, as HTML.
+
+    Args:
+        page: To be opened.
+        fragment: Behind its address.
+        profile: Folder for the browser.
+        real_time: Let clocks run, and stop when the page is loaded: else two seconds of timers go
+            by at once, and no clock moves in a script.
+    """
     done = subprocess.run(
         [
             *(browser(), "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-            *("--virtual-time-budget=2000", f"--user-data-dir={profile}"),
+            *(() if real_time else ("--virtual-time-budget=2000",)),
+            f"--user-data-dir={profile}",
             page.as_uri() + fragment,
         ],
         capture_output=True,
