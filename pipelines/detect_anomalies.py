@@ -13,7 +13,6 @@ import typer
 from audiovae.commands import (
     CheckpointOption,
     ExitStatus,
-    Interrupted,
     UsageProblem,
     end_process,
     one_line,
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 _OUTPUT_SUFFIX: Final = "_anomalies"
-_ADAPTED: Final = "adapted"
 
 _EXAMPLE = "\n\n".join(
     (
@@ -61,7 +59,7 @@ def detect_anomalies(
     ] = None,
     adapt: Annotated[
         float | None,
-        typer.Option(min=0.05, help="Fine-tune the model on the normal sounds, minutes, first."),
+        typer.Option(min=0.05, help="First fine-tune the model on half of the normal sounds."),
     ] = None,
     checkpoint: CheckpointOption = "base",
     executor: Executor = "auto",
@@ -80,16 +78,21 @@ def detect_anomalies(
     beside = Path(os.path.abspath(test.expanduser()))
     results = Path(os.path.abspath(output_dir or beside.parent / (beside.name + _OUTPUT_SUFFIX)))
     _require_apart(results, root, input_root(normal))
+    model, learnt = Path(checkpoint).stem, frozenset[str]()
     if adapt is not None:
-        checkpoint = _adapted(checkpoint, normal, results / _ADAPTED, adapt, device)
+        from pipelines.detection.adapting import adapt as adapt_model
+
+        adapted = adapt_model(checkpoint, normal, results, adapt, device)
+        checkpoint, learnt = adapted.checkpoint, adapted.learnt
+        model += f", adapted for {adapt:g} minutes"
     workforce = Workforce(checkpoint, executor, workers, device)
     statuses, files = [], []
     for given, name in ((normal, "normal"), (test, "test")):
         sys.stdout.write(f"measuring {name}: {one_line(given)}\n")
         status, measured = measure_directory(given, results / name, "profile", workforce)
         statuses.append(status)
-        files.append(measured)
-    judgement, page = _judge(results, test, normal, files, false_alarm_rate, labels, checkpoint)
+        files.append([file for file in measured if name != "normal" or file.name not in learnt])
+    judgement, page = _judge(results, test, normal, files, false_alarm_rate, labels, model)
     _say(judgement, results, page)
     failed = ExitStatus.FAILED_INPUTS in statuses and not allow_errors
     raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
@@ -111,7 +114,7 @@ def _judge(
     files: Sequence[Sequence[MeasuredFile]],
     false_alarm_rate: float,
     labels: Path | None,
-    checkpoint: str,
+    model: str,
 ) -> tuple[Judgement, Path]:
     """Learn what is normal, judge the rest, and write what came of it."""
     from audiovae.analysis.anomaly import Detector
@@ -129,7 +132,7 @@ def _judge(
         judgement = judge_files(
             detector, test_files, profiles, false_alarm_rate, known, results, display.show
         )
-        facts = PageFacts(test.name, normal.name, Path(checkpoint).stem, len(normal_files))
+        facts = PageFacts(test.name, normal.name, model, len(normal_files))
         page = write_anomaly_page(results, facts, judgement, detector, test_files, profiles)
     return judgement, page
 
@@ -150,25 +153,6 @@ def _say(judgement: Judgement, results: Path, page: Path) -> None:
         lines.append(f"auc: {judgement.curve.area:.3f}")
     lines += [f"outputs: {one_line(results)}", f"page: {one_line(page)}"]
     sys.stdout.write("\n".join(lines) + "\n")
-
-
-def _adapted(checkpoint: str, normal: Path, run: Path, minutes: float, device: str) -> str:
-    """Fine-tune on the normal sounds, or go on, or take what an earlier run made."""
-    from pipelines import train
-
-    model = run / "base.safetensors"
-    done = run / f"adapted_{minutes:g}_minutes"
-    if not done.exists():
-        arguments = ["--init", checkpoint, "--data", str(normal), "--output-dir", str(run)]
-        arguments += ["--minutes", f"{minutes:g}", "--device", device]
-        resume = ["--resume"] if run.exists() else []
-        status = train.main([*arguments, *resume])
-        if status == ExitStatus.INTERRUPTED:
-            raise Interrupted("stopped; run the same command again to continue")
-        if status != ExitStatus.DONE:
-            raise typer.Exit(status)
-        done.touch()
-    return str(model)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

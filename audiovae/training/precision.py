@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 
 from audiovae.config import TrainingConfig
+from audiovae.models.fused_vocoder import fast_dtype
 
 
 def autocast(config: TrainingConfig, device: torch.device) -> torch.autocast:
     """The context of a forward pass: bfloat16 if asked for, by default on a GPU only.
 
-    A CPU without bfloat16 instructions emulates them, at a small multiple of float32's time.
+    A CPU without instructions for it computes in float32 all the same: emulating bfloat16 took
+    seven times as long.
     """
-    wanted = config.precision == "bfloat16"
-    by_default = config.precision == "auto" and device.type != "cpu"
-    return torch.autocast(device.type, torch.bfloat16, enabled=wanted or by_default)
+    on_cpu = device.type == "cpu"
+    is_fast = not on_cpu or fast_dtype(device) == torch.bfloat16
+    wanted = config.precision == "bfloat16" or (config.precision == "auto" and not on_cpu)
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and is_fast)

@@ -1,6 +1,7 @@
 """How well faults of machines are found: the tables of docs/anomaly.md.
 
     python -m tests.benchmarks.bench_anomaly --recordings DIR --work DIR [--autoencoder FILE]
+        [--adapt MINUTES] [--machines fan,city]
 
 Builds the sounds of `machine_sounds.py` below --work (once), measures them, and prints the area
 under the ROC curve of each fault, mean over machines.
@@ -10,6 +11,8 @@ cuts the same recordings elsewhere and draws other faults. The rows beside the d
 
 - squared error of the same model at its low rate, what an anomaly detector of that kind often is;
 - squared error of a deterministic autoencoder trained on general sound (--autoencoder);
+- the detector on a model adapted to each machine as `detect_anomalies --adapt` does (--adapt), and
+  the same half of the normal clips judged by the model as it ships;
 - squared error of a linear autoencoder (PCA of five log-mel frames) fitted to the normal clips of
   each machine, the optimum of the usual small baseline.
 """
@@ -34,6 +37,7 @@ from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioVAEError
 from audiovae.measuring import Measurer, build_measurement, load_arrays
 from audiovae.spectrogram import log_mel_spectrogram
+from pipelines.detection.adapting import adapt
 from tests.benchmarks.machine_sounds import FAULTS, Counts, build
 
 FALSE_ALARM_RATE = 0.05
@@ -50,6 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--checkpoint", default="base")
     parser.add_argument("--autoencoder", default=None)
+    parser.add_argument("--adapt", type=float, default=None, help="minutes")
+    parser.add_argument("--machines", default="", help="names, separated by commas; default: all")
     parser.add_argument("--seed", type=int, default=1, help="0 drew the clips of the choices")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
@@ -59,11 +65,15 @@ def main(argv: list[str] | None = None) -> None:
     print(f"model {arguments.checkpoint}: {load_model(arguments.checkpoint, vocoder=None).id}\n")
     areas: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     rates: dict[str, tuple[float, float]] = {}
-    for folder in sorted(sounds.iterdir()):
+    chosen = set(filter(None, arguments.machines.split(",")))
+    folders = [one for one in sorted(sounds.iterdir()) if not chosen or one.name in chosen]
+    for folder in folders:
         normal, test = profiles(folder, arguments.work, arguments.checkpoint)
         detector = Detector(list(normal.values()))
         totals = {name: detector.judge(profile).total for name, profile in test.items()}
         rows = {"detector": totals, "squared error, same model": squared_errors(test)}
+        if arguments.adapt:
+            rows |= adapted_rows(folder, arguments, normal, test)
         if arguments.autoencoder:
             _, others = profiles(folder, arguments.work, arguments.autoencoder)
             rows["squared error, autoencoder"] = squared_errors(others)
@@ -73,7 +83,7 @@ def main(argv: list[str] | None = None) -> None:
             for kind in (*FAULTS, "all"):
                 areas[row][kind].append(area(scores, kind))
         rates[folder.name] = alarm_rates(totals, detector.threshold(FALSE_ALARM_RATE).value)
-    show(areas, rates, sorted(path.name for path in sounds.iterdir()))
+    show(areas, rates, [one.name for one in folders])
 
 
 def profiles(folder: Path, work: Path, checkpoint: str) -> tuple[dict[str, Arrays], ...]:
@@ -99,6 +109,24 @@ def profiles(folder: Path, work: Path, checkpoint: str) -> tuple[dict[str, Array
         {path.stem: load_arrays(path) for path in sorted((place / part).glob("*.npz"))}
         for part in ("normal", "test")
     )
+
+
+def adapted_rows(
+    folder: Path, arguments: argparse.Namespace, normal: dict[str, Arrays], test: dict[str, Arrays]
+) -> dict[str, Scores]:
+    """The detector with a model that has learnt from half of the normal clips, and without."""
+    results = arguments.work / "adapted" / folder.parent.name / folder.name
+    adapted = adapt(arguments.checkpoint, folder / "normal", results, arguments.adapt, "cpu")
+    own_normal, own_test = profiles(folder, arguments.work, adapted.checkpoint)
+    rows = {}
+    for row, (known, judged) in {
+        f"detector, adapted for {arguments.adapt:g} minutes": (own_normal, own_test),
+        "detector, the same half, not adapted": (normal, test),
+    }.items():
+        half = [one for name, one in known.items() if f"{name}.wav" not in adapted.learnt]
+        detector = Detector(half)
+        rows[row] = {name: detector.judge(profile).total for name, profile in judged.items()}
+    return rows
 
 
 def squared_errors(found: dict[str, Arrays]) -> Scores:
