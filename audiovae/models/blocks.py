@@ -67,8 +67,8 @@ class ConvNeXtBlock(nn.Module):
             if context is None:
                 raise ValueError("expected a context for a conditioned block, got None")
             batch, _, channels = hidden.shape
-            told = self.film(context).reshape(batch, self.rows, 1, 2 * channels)
-            scale, shift = told.chunk(2, dim=-1)  # [batch, row, 1, channel] each
+            told = self.film(context).reshape(-1, self.rows, 1, 2 * channels)
+            scale, shift = told.chunk(2, dim=-1)  # [batch or 1, row, 1, channel] each
             by_row = hidden.reshape(batch, self.rows, -1, channels)
             hidden = (by_row * (1 + scale) + shift).flatten(1, 2)
         hidden = self.contract(self.activation(self.expand(hidden))) * self.residual_scale
