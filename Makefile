@@ -24,7 +24,7 @@ demo: $(run_ready)
 	@echo "Open the report: $(CURDIR)/demo_output/report.html"
 
 test: $(run_ready)
-	$(python) -m pytest -q -m "not gpu"
+	$(python) -m pytest -q -m "not gpu" -n auto --maxprocesses 4 --dist loadgroup
 
 bench: $(run_ready)
 	$(python) -m pytest -q -s -o python_files="bench_*.py" -o python_functions="bench_*" \

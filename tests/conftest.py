@@ -1,8 +1,25 @@
-"""One thread a process: the machine is shared, and bits must not depend on its cores."""
+"""One thread a process, and the same weights in any order of the tests."""
 
 from __future__ import annotations
 
 import os
 
+import pytest
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
+
+import torch  # noqa: E402  once it is told how many threads to start
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Clusters one after the other: each would take the cores that another counts on."""
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Before the fixtures of a test, which may build networks."""
+    torch.manual_seed(0)
