@@ -9,7 +9,7 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MKL_NUM_THREADS", "1")
 
-import torch  # noqa: E402  once it is told how many threads to start
+import torch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
