@@ -207,6 +207,12 @@ class ModelConfig(Config):
     adversarial: AdversarialConfig = AdversarialConfig()
     training: TrainingConfig = TrainingConfig()
 
+    @property
+    def level_names(self) -> tuple[str, ...]:
+        """Of the levels of latents in logs, coarse to fine: their rates in Hz."""
+        rate = self.spectrogram.frames_per_second
+        return tuple(f"{rate / stride:.1f}Hz" for stride in self.vae.level_strides)
+
     @model_validator(mode="after")
     def _crops_fit(self) -> ModelConfig:
         stride = self.vae.total_stride

@@ -55,6 +55,14 @@ class VAEConfig(Config):
         fine_to_coarse = [math.prod(strides[: index + 1]) for index in range(len(strides))]
         return tuple(fine_to_coarse[::-1])
 
+    @property
+    def group_levels(self) -> tuple[int, ...]:
+        """Level (0 is the coarsest) of each latent group, coarse to fine."""
+        coarse_to_fine = reversed(self.levels)
+        return tuple(
+            index for index, level in enumerate(coarse_to_fine) for _ in range(level.groups)
+        )
+
 
 class BottleneckConfig(Config):
     """How features become latents: `kind` names a module of `models/bottlenecks`."""

@@ -60,7 +60,7 @@ def _walk(reader: AvaeReader) -> tuple[list[str], list[str]]:
                     measured = measure_chunk(model, chunk, header.log_lambda)
                     corrections += measured.corrections_bytes
                     for name, bits in zip(
-                        model.vae.level_names(), measured.level_bits, strict=True
+                        model.vae.config.level_names, measured.level_bits, strict=True
                     ):
                         level_bits[name] = level_bits.get(name, 0.0) + bits
             except DamagedChunkError as error:

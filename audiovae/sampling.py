@@ -70,7 +70,7 @@ def level_temperatures(model: Model, given: Sequence[float]) -> tuple[float, ...
     Raises:
         ConfigError: If there are neither one nor as many as levels.
     """
-    names = model.vae.level_names()
+    names = model.vae.config.level_names
     if len(given) not in (1, len(names)):
         raise ConfigError(
             f"expected one temperature, or {len(names)} for the levels {', '.join(names)}, got "
@@ -107,7 +107,7 @@ def draw(
     stride = vae.config.vae.total_stride
     padded = -(-num_frames // stride) * stride
     rows = 1 if kept is None else kept.latents.batch_size
-    levels, strides = vae.group_levels(), vae.level_strides()
+    levels, strides = vae.config.vae.group_levels, vae.config.vae.level_strides
     lengths = torch.full((rows,), num_frames, device=device)
     generators = [torch.Generator(device).manual_seed(seed) for _ in range(rows)]
     kinds = vae.bottlenecks()

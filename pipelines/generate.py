@@ -132,7 +132,7 @@ def generate(
         probe_source(source)
     model = load_for_command(checkpoint, resolve_device(device))
     wish = Wish(level_temperatures(model, temperatures), quality, label, pitch)
-    num_levels = len(model.vae.level_names())
+    num_levels = len(model.vae.config.level_names)
     kept = _levels(keep, num_levels) if like is not None else ()
     facts = {"model": model.id, "temperatures": wish.temperatures, "quality": quality}
     facts |= {"label": label, "pitch_hz": pitch, "seed": seed}

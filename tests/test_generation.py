@@ -83,7 +83,7 @@ def test_a_continuation_keeps_whole_steps_of_the_beginning(model: Model) -> None
 
 
 def test_a_temperature_for_each_level_or_one(model: Model) -> None:
-    names = model.vae.level_names()
+    names = model.vae.config.level_names
     assert level_temperatures(model, [0.5]) == (0.5,) * len(names)
     with pytest.raises(ConfigError, match="one for each level"):
         level_temperatures(model, [0.5] * (len(names) + 1))

@@ -88,7 +88,7 @@ class Profiling:
 
     def _features(self, output: VAEOutput, row: int, core: int) -> Tensor:
         """`[channel, block]`; the coarsest level is too slow and the finest too noisy to help."""
-        levels = list(zip(output.evidence, self._model.vae.level_strides(), strict=True))
+        levels = list(zip(output.evidence, self._model.vae.config.vae.level_strides, strict=True))
         chosen = levels[1:-1] or levels
         pooled = [
             block_means(at_frames(features[row], stride, core), core, BLOCK_FRAMES)

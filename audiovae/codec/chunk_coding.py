@@ -107,7 +107,7 @@ def measure_chunk(model: Model, chunk: CodedChunk, log_lambda: float | None) -> 
         DamagedChunkError: If its symbols are not those that were coded.
         ModelMismatchError: If the model's bottleneck makes no compressed files.
     """
-    levels = model.vae.group_levels()
+    levels = model.vae.config.vae.group_levels
     level_bits = [0.0] * (max(levels) + 1)
 
     def observe(group: int, bits: Tensor) -> None:
@@ -244,8 +244,8 @@ class _RowReader:
 
 def _group_strides(model: Model) -> list[int]:
     """Mel frames behind one step of each group."""
-    strides = model.vae.level_strides()
-    return [strides[level] for level in model.vae.group_levels()]
+    strides = model.vae.config.vae.level_strides
+    return [strides[level] for level in model.vae.config.vae.group_levels]
 
 
 @contextmanager

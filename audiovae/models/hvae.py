@@ -93,27 +93,11 @@ class HVAE(nn.Module):
         )
         self.groups = nn.ModuleList(
             LatentGroup(config, levels[len(levels) - 1 - level], context)
-            for level in self.group_levels()
+            for level in self.config.vae.group_levels
         )
         self.head = conditioned_blocks(config, config.vae.head_blocks, sounding)
         self.head_norm = ChannelNorm(width)
         self.output = Upsample(width, num_mels // rows, levels[0].stride)
-
-    def group_levels(self) -> tuple[int, ...]:
-        """Level (0 is the coarsest) of each latent group, coarse to fine."""
-        coarse_to_fine = reversed(self.config.vae.levels)
-        return tuple(
-            index for index, level in enumerate(coarse_to_fine) for _ in range(level.groups)
-        )
-
-    def level_strides(self) -> tuple[int, ...]:
-        """Mel frames behind one step of each level, coarse to fine."""
-        return self.config.vae.level_strides
-
-    def level_names(self) -> tuple[str, ...]:
-        """Names for logs, coarse to fine: the level's rate in Hz."""
-        rate = self.config.spectrogram.frames_per_second
-        return tuple(f"{rate / stride:.1f}Hz" for stride in self.level_strides())
 
     def bottlenecks(self) -> tuple[BottleneckKind, ...]:
         """Of each latent group, coarse to fine."""
@@ -199,10 +183,12 @@ class HVAE(nn.Module):
         features = rows_to_cells(self.top.reshape(-1, self.rows), first_steps)
         previous_level = -1
         mask = features  # replaced before use: the first group always opens a level
-        for index, (module, level) in enumerate(zip(self.groups, self.group_levels(), strict=True)):
+        for index, (module, level) in enumerate(
+            zip(self.groups, self.config.vae.group_levels, strict=True)
+        ):
             group = cast(LatentGroup, module)
             if level != previous_level:
-                stride = self.level_strides()[level]
+                stride = self.config.vae.level_strides[level]
                 mask = cell_mask(num_frames, padded_frames // stride, stride, self.rows)
                 features = self.up[level - 1](features, mask) if level else features * mask
                 features = self._with_pitch(features, level, conditions, mask)
@@ -255,14 +241,14 @@ class HVAE(nn.Module):
         evidence = self._bottom_up(log_mel, num_frames, conditions, context)
         if self.timbre is not None and conditions.timbre is None:
             conditions = replace(conditions, timbre=self.timbre_of(log_mel, num_frames).mean)
-        levels = self.group_levels()
+        levels = self.config.vae.group_levels
         latents: list[Tensor] = []
         group_bits: list[Tensor] = []
         penalties: list[Tensor] = []
 
         def choose(index: int, features: Tensor, prior: Tensor) -> Tensor:
             level = levels[index]
-            stride = self.level_strides()[level]
+            stride = self.config.vae.level_strides[level]
             mask = step_mask(num_frames, prior.shape[2], stride)
             cells = cell_mask(num_frames, prior.shape[2], stride, self.rows)
             group = cast(LatentGroup, self.groups[index])
@@ -276,7 +262,7 @@ class HVAE(nn.Module):
             return latents[-1]
 
         decoded = self.top_down(num_frames, log_mel.shape[2], conditions, choose)
-        strides = tuple(self.level_strides()[level] for level in levels)
+        strides = tuple(self.config.vae.level_strides[level] for level in levels)
         value = Latents(tuple(latents), levels, strides, num_frames, conditions, model_id="")
         seen = tuple([cells_to_steps(features, self.rows) for features in evidence])
         return VAEOutput(decoded, tuple(group_bits), value, tuple(penalties), seen)
@@ -289,7 +275,7 @@ class HVAE(nn.Module):
         standardised = self.standardise(log_mel) * step_mask(num_frames, frames, 1)
         features = bands_to_rows(standardised, self.rows)
         fine_to_coarse: list[Tensor] = []
-        levels = list(enumerate(self.level_strides()))[::-1]
+        levels = list(enumerate(self.config.vae.level_strides))[::-1]
         for down, blocks, (level, stride) in zip(self.down, self.encoder, levels, strict=True):
             mask = cell_mask(num_frames, frames // stride, stride, self.rows)
             features = self._with_pitch(down(features, mask), level, conditions, mask)

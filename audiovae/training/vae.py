@@ -149,7 +149,7 @@ class VAETask:
             "log_mel_l1_db": mean([t.log_mel_l1_db for t in terms]),
         } | {
             f"kbps_{name}": float(bits) * kbps
-            for name, bits in zip(model.level_names(), levels, strict=True)
+            for name, bits in zip(model.config.level_names, levels, strict=True)
         }
 
     def _encode_validation(
@@ -196,12 +196,12 @@ def _active_units(model: HVAE, outputs: list[VAEOutput]) -> tuple[dict[str, floa
     """How many units of each level carry anything, and a warning for a level where none does."""
     if not model.bottlenecks()[0].has_rate:
         return {}, []
-    names = model.level_names()
+    names = model.config.level_names
     used = dict.fromkeys(names, 0)
     available = dict.fromkeys(names, 0)
-    for index, level in enumerate(model.group_levels()):
+    for index, level in enumerate(model.config.vae.group_levels):
         bits = torch.stack([o.group_bits[index].sum(dim=(0, 2)) for o in outputs]).sum(dim=0)
-        stride = model.level_strides()[level]
+        stride = model.config.vae.level_strides[level]
         steps = sum(float((o.latents.num_frames / stride).sum()) for o in outputs)
         nats = bits * _NATS_PER_BIT / steps  # [unit]
         used[names[level]] += int((nats >= _ACTIVE_UNIT_NATS).sum())

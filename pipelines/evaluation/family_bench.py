@@ -142,9 +142,9 @@ class Member:
         return self._vae.reconstruct(log_mel, counts, conditions, take)
 
     def _active_units(self, activity: UnitActivity) -> Figures:
-        names = self._vae.level_names()
+        names = self._vae.config.level_names
         counts: dict[str, float] = {}
-        for group, level in enumerate(self._vae.group_levels()):
+        for group, level in enumerate(self._vae.config.vae.group_levels):
             key = f"active_units_{names[level]}"
             counts[key] = counts.get(key, 0.0) + activity.active(group)
         return dict(counts)

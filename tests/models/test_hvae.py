@@ -97,7 +97,7 @@ def test_bits_of_levels_are_the_sum_of_their_groups() -> None:
     model = tiny_vae()
     output = model.encode(log_mels(), lengths(128, 70), at_lambda(6.0))
     levels = output.level_bits()
-    assert levels.shape == (2, len(model.level_names()))
+    assert levels.shape == (2, len(model.config.level_names))
     total = sum(float(bits.sum()) for bits in output.group_bits)
     assert float(levels.sum()) == pytest.approx(total, rel=1e-5)
     assert (levels > 0).all()
@@ -159,9 +159,9 @@ def test_every_parameter_learns() -> None:
 
 def test_levels_are_named_and_ordered_coarse_to_fine() -> None:
     model = tiny_vae()
-    assert model.level_strides() == (64, 16, 4, 2)
-    assert model.group_levels() == (0, 1, 2, 3, 3)
-    assert model.level_names() == ("1.3Hz", "5.4Hz", "21.5Hz", "43.1Hz")
+    assert model.config.vae.level_strides == (64, 16, 4, 2)
+    assert model.config.vae.group_levels == (0, 1, 2, 3, 3)
+    assert model.config.level_names == ("1.3Hz", "5.4Hz", "21.5Hz", "43.1Hz")
 
 
 def test_latents_know_their_levels_and_their_model() -> None:
