@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 from audiovae.commands import UsageProblem
 from audiovae.errors import CheckpointError
@@ -18,8 +18,12 @@ from audiovae.pretrained import VOCODER, find_checkpoint
 from pipelines.runner.timbre_choice import TimbreChoice
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from audiovae.checkpoint import Model
-    from pipelines.runner.worker import Processor
+    from audiovae.errors import AudioVAEError
+    from audiovae.reports import FileReport, SpanReport
 
 FileFormat = Literal["wav", "flac", "ogg"]
 
@@ -50,6 +54,29 @@ MEASUREMENTS: Final = {
     for product in (Product("embedding", ".embedding.npz"), Product("profile", ".profile.npz"))
 }
 _COMPRESSED_SUFFIX: Final = ".avae"
+
+
+class Processor(Protocol):
+    """Makes the products of files; `audiovae.transform.Transformer` is one."""
+
+    def process_files(
+        self, jobs: Sequence[tuple[Path, Mapping[str, Path]]]
+    ) -> list[FileReport | AudioVAEError]:
+        """Do short files together; returns the report, or the error, of each."""
+
+    def process_span(
+        self, source: Path, part: Path, first_chunk: int, last_chunk: int
+    ) -> SpanReport:
+        """Do a run of chunks of a long file, into a part file."""
+
+    def assemble(
+        self,
+        source: Path,
+        parts: Sequence[Path],
+        reports: Sequence[SpanReport],
+        outputs: Mapping[str, Path],
+    ) -> FileReport:
+        """Make the products of a long file from its parts."""
 
 
 @dataclass(frozen=True, slots=True)

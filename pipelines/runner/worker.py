@@ -19,10 +19,10 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from audiovae.errors import AudioVAEError, AudioWriteError, CheckpointError
-from pipelines.runner.recipe import Recipe, weights_identity
+from pipelines.runner.recipe import Processor, Recipe, weights_identity
 from pipelines.runner.storage import WORK_DIR_NAME
 from pipelines.runner.units import (
     Assembly,
@@ -39,7 +39,7 @@ from pipelines.runner.units import (
 )
 
 if TYPE_CHECKING:
-    from audiovae.reports import FileReport, SpanReport
+    from audiovae.reports import FileReport
 
 _FATAL_ERRNOS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 _TRIAL_BYTES: Final = 1 << 20
@@ -99,29 +99,6 @@ class Workplace:
             )
         model = audiovae.load_model(recipe.checkpoint)
         return Worker(self, recipe.processor(model, self.device), model.name, model.id)
-
-
-class Processor(Protocol):
-    """Makes the products of files; `audiovae.transform.Transformer` is one."""
-
-    def process_files(
-        self, jobs: Sequence[tuple[Path, Mapping[str, Path]]]
-    ) -> list[FileReport | AudioVAEError]:
-        """Do short files together; returns the report, or the error, of each."""
-
-    def process_span(
-        self, source: Path, part: Path, first_chunk: int, last_chunk: int
-    ) -> SpanReport:
-        """Do a run of chunks of a long file, into a part file."""
-
-    def assemble(
-        self,
-        source: Path,
-        parts: Sequence[Path],
-        reports: Sequence[SpanReport],
-        outputs: Mapping[str, Path],
-    ) -> FileReport:
-        """Make the products of a long file from its parts."""
 
 
 class Worker:
