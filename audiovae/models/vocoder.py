@@ -133,7 +133,7 @@ class Vocoder(nn.Module):
         return self.polish(stft, 0, num_frames)
 
     def polish(self, stft: PredictedSTFT, steps: int, num_frames: Tensor | None = None) -> Tensor:
-        """Make sound after fast Griffin-Lim steps from the predicted phase; differentiable.
+        """Make sound after accelerated Griffin-Lim steps from the predicted phase; differentiable.
 
         Overlapping frames then agree with each other, which the network alone does not ensure.
 
