@@ -94,6 +94,9 @@ def ledger_of(folder: Path, tasks: Sequence[Task], recipe: Recipe) -> Ledger:
 def ray_runner(place: Any, num_workers: int | None, facts: RunFacts) -> Iterator[Runner]:
     """Workers on Ray: on this machine, or wherever RAY_ADDRESS says."""
     set_ray_environment()
+    from ray._raylet import AuthenticationTokenLoader
+
+    AuthenticationTokenLoader.instance().reset_cache()  # of the benchmark before
     from pipelines.runner.ray_cluster import RayRunner
     from pipelines.runner.ray_layout import Layout
     from pipelines.runner.ray_session import RaySession
