@@ -7,7 +7,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -162,7 +163,8 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
     """Run a Typer app and turn whatever ends it into an exit status and at most one line."""
     try:
         arguments = None if argv is None else list(argv)
-        status = app(args=arguments, prog_name=prog_name, standalone_mode=False)
+        with _ended_like_an_interrupt():
+            status = app(args=arguments, prog_name=prog_name, standalone_mode=False)
         if status == ExitStatus.INTERRUPTED:  # Typer took the KeyboardInterrupt
             raise typer.Abort
     except UsageProblem as problem:
@@ -181,6 +183,19 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
             complain(f"{explained}; see {prog_name} --help")
         return ExitStatus.USAGE
     return status if isinstance(status, int) else ExitStatus.DONE
+
+
+@contextmanager
+def _ended_like_an_interrupt() -> Iterator[None]:
+    """SIGTERM is Ctrl-C, unless a command asks for something gentler (`StopRequest`)."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def end_process(status: int) -> NoReturn:

@@ -69,6 +69,19 @@ def test_an_unknown_flag_is_one_line(capsys: pytest.CaptureFixture[str]) -> None
     assert written.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_command_in_one_line(
+    number: signal.Signals, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also while nothing waits for one: during imports, or in a command of one file."""
+    before = signal.getsignal(signal.SIGTERM)
+    app = typer.Typer()
+    app.command()(lambda: os.kill(os.getpid(), number))
+    assert run_command(app, [], "test") == 130
+    assert capsys.readouterr().err.count("\n") == 1
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_signal_between_units_stops_at_once() -> None:
     with StopRequest() as stop, pytest.raises(Interrupted, match="SIGTERM"):
         os.kill(os.getpid(), signal.SIGTERM)
