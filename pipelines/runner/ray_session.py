@@ -34,7 +34,8 @@ class RaySession:
 
     Args:
         num_cpus: Cores of a private Ray; means nothing to a cluster.
-        stop: Signals wait while Ray starts or ends, which it does not survive half-way.
+        stop: Signals wait while Ray starts or ends, which it does not survive half-way. (For some
+            tenths of a second its C++ core takes SIGTERM for a crash: status 143, nothing is lost.)
     """
 
     def __init__(self, num_cpus: int, stop: StopRequest) -> None:
