@@ -131,7 +131,7 @@ def griffin_lim(
     Args:
         log_mel: `[batch, mel, frame]`, natural log of magnitude.
         config: Frame settings.
-        steps: Of the fast variant.
+        steps: Of the accelerated variant.
         seed: Of the first phase.
         mask: `[batch, frame]` of 0 and 1: frames that are signal. All are by default.
         first_frames: `[batch]`, place of each first frame in its file; 0 by default.
