@@ -48,9 +48,8 @@ class Embedding:
     ) -> list[Arrays]:
         """Sums of features and of their squares; see `audiovae.measuring.Measurement`."""
         evidence = encode_at(self._model, log_mel, num_frames, _QUALITY).evidence
-        levels = list(zip(evidence, self._model.vae.config.vae.level_strides, strict=True))[
-            -_LEVELS:
-        ]
+        strides = self._model.vae.config.vae.level_strides
+        levels = list(zip(evidence, strides, strict=True))[-_LEVELS:]
         decibels = log_mel_to_db(log_mel)
         kept = []
         for row, core in enumerate(core_frames):

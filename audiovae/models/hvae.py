@@ -183,12 +183,11 @@ class HVAE(nn.Module):
         features = rows_to_cells(self.top.reshape(-1, self.rows), first_steps)
         previous_level = -1
         mask = features  # replaced before use: the first group always opens a level
-        for index, (module, level) in enumerate(
-            zip(self.groups, self.config.vae.group_levels, strict=True)
-        ):
+        levels, strides = self.config.vae.group_levels, self.config.vae.level_strides
+        for index, (module, level) in enumerate(zip(self.groups, levels, strict=True)):
             group = cast(LatentGroup, module)
             if level != previous_level:
-                stride = self.config.vae.level_strides[level]
+                stride = strides[level]
                 mask = cell_mask(num_frames, padded_frames // stride, stride, self.rows)
                 features = self.up[level - 1](features, mask) if level else features * mask
                 features = self._with_pitch(features, level, conditions, mask)
@@ -241,14 +240,14 @@ class HVAE(nn.Module):
         evidence = self._bottom_up(log_mel, num_frames, conditions, context)
         if self.timbre is not None and conditions.timbre is None:
             conditions = replace(conditions, timbre=self.timbre_of(log_mel, num_frames).mean)
-        levels = self.config.vae.group_levels
+        levels, by_level = self.config.vae.group_levels, self.config.vae.level_strides
+        strides = tuple([by_level[level] for level in levels])
         latents: list[Tensor] = []
         group_bits: list[Tensor] = []
         penalties: list[Tensor] = []
 
         def choose(index: int, features: Tensor, prior: Tensor) -> Tensor:
-            level = levels[index]
-            stride = self.config.vae.level_strides[level]
+            level, stride = levels[index], strides[index]
             mask = step_mask(num_frames, prior.shape[2], stride)
             cells = cell_mask(num_frames, prior.shape[2], stride, self.rows)
             group = cast(LatentGroup, self.groups[index])
@@ -262,7 +261,6 @@ class HVAE(nn.Module):
             return latents[-1]
 
         decoded = self.top_down(num_frames, log_mel.shape[2], conditions, choose)
-        strides = tuple(self.config.vae.level_strides[level] for level in levels)
         value = Latents(tuple(latents), levels, strides, num_frames, conditions, model_id="")
         seen = tuple([cells_to_steps(features, self.rows) for features in evidence])
         return VAEOutput(decoded, tuple(group_bits), value, tuple(penalties), seen)
