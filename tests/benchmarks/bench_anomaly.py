@@ -1,7 +1,7 @@
 """How well faults of machines are found: the tables of docs/anomaly.md.
 
     python -m tests.benchmarks.bench_anomaly --recordings DIR --work DIR [--autoencoder FILE]
-        [--adapt MINUTES] [--machines fan,city]
+        [--adapt MINUTES] [--normal CLIPS] [--machines fan,city]
 
 Builds the sounds of `machine_sounds.py` below --work (once), measures them, and prints the area
 under the ROC curve of each fault, mean over machines.
@@ -55,13 +55,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--checkpoint", default="base")
     parser.add_argument("--autoencoder", default=None)
     parser.add_argument("--adapt", type=float, default=None, help="minutes")
+    parser.add_argument("--normal", type=int, default=Counts.normal, help="clips of each machine")
     parser.add_argument("--machines", default="", help="names, separated by commas; default: all")
     parser.add_argument("--seed", type=int, default=1, help="0 drew the clips of the choices")
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    sounds = arguments.work / f"machines_{arguments.seed}"
+    counts = Counts(arguments.normal)
+    sounds = arguments.work / f"machines_{arguments.seed}_of_{counts.normal}"
     if not sounds.exists():
-        build(arguments.recordings, sounds, Counts(), arguments.seed)
+        build(arguments.recordings, sounds, counts, arguments.seed)
     print(f"model {arguments.checkpoint}: {load_model(arguments.checkpoint, vocoder=None).id}\n")
     areas: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     rates: dict[str, tuple[float, float]] = {}
