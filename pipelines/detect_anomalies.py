@@ -59,7 +59,7 @@ def detect_anomalies(
     ] = None,
     adapt: Annotated[
         float | None,
-        typer.Option(min=0.05, help="First fine-tune the model on half of the normal sounds."),
+        typer.Option(min=0.05, help="First fine-tune the model on half of the normal sounds; may cost."),
     ] = None,
     checkpoint: CheckpointOption = "base",
     executor: Executor = "auto",
