@@ -59,7 +59,7 @@ def detect_anomalies(
     ] = None,
     adapt: Annotated[
         float | None,
-        typer.Option(min=0.05, help="First fine-tune the model on half of the normal sounds; may cost."),
+        typer.Option(min=0.05, help="First fine-tune the model on half of the normal sounds."),
     ] = None,
     checkpoint: CheckpointOption = "base",
     executor: Executor = "auto",
