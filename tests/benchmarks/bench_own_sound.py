@@ -10,11 +10,12 @@ the shipped model on it, and evaluates both models on phrases held back. Tables 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
+from audiovae.audio import write_audio
 from audiovae.training.instruments import Instrument, Layer, SoundfontPlayer
 from audiovae.training.phrases import draw_phrase
 from pipelines.evaluate import main as evaluate
@@ -45,8 +46,7 @@ def main(argv: list[str] | None = None) -> None:
             "--output-dir", work / name)  # fmt: skip
 
 
-def run(command: object, *arguments: object) -> None:
-    assert callable(command)
+def run(command: Callable[[list[str]], int], *arguments: object) -> None:
     status = command([str(one) for one in arguments])
     if status != 0:
         raise SystemExit(status)
@@ -60,7 +60,7 @@ def play(soundfont: Path, folder: Path, count: int, seed: int) -> None:
     for index in range(count):
         phrase = draw_phrase(np.random.default_rng((seed, index)), PHRASE_SECONDS - 1)
         sound = player.play(phrase, Instrument((Layer(SITAR),)), samples)
-        soundfile.write(folder / f"phrase_{index:02d}.flac", sound, RATE)
+        write_audio(folder / f"phrase_{index:02d}.flac", sound[None], RATE, bit_depth=16)
 
 
 if __name__ == "__main__":
