@@ -27,7 +27,7 @@ from audiovae.training.loop import Update, Validation
 from audiovae.training.precision import autocast
 from audiovae.training.state import Progress
 
-QUALITY_KBPS = (0.3, 0.5, 0.8, 1.2, 1.8, 2.8, 4.5, 8.0)
+QUALITY_KBPS = (0.3, 0.5, 0.8, 1.2, 1.8, 3.0, 4.5, 8.0)
 """What `--quality 1..8` aims at; lambda for each is measured on the validation clips."""
 _VALIDATION_FRAMES = 512
 _VALIDATION_BATCH = 16
