@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.bench_own_sound --soundfont FILE --work DIR [--minutes 14]
 
-Plays an instrument of a soundfont (a sitar; `base` has learnt from recordings alone), fine-tunes
+Plays an instrument of a soundfont (a sitar; `base` has learnt from another soundfont), fine-tunes
 the shipped model on it, and evaluates both models on phrases held back. Tables are below DIR, in
 `before/` and `after/`.
 """
