@@ -73,10 +73,23 @@ def test_a_profile_covers_every_block(model: Model, tmp_path: Path) -> None:
     )
     frames = -(-13 * SAMPLE_RATE // 512)
     blocks = -(-frames // 32)
-    assert {profile[name].shape[-1] for name in ("errors", "rates", "features", "squares")} == {
-        blocks
-    }
+    views = ("errors", "rates", "features", "levels", "squares")
+    assert {profile[name].shape[-1] for name in views} == {blocks}
     assert profile["cells"].shape == (2, 64, -(-frames // 8))
+
+
+def test_levels_are_mean_and_range_of_a_block_however_short(model: Model, tmp_path: Path) -> None:
+    """A tone that stops: the last block, of one cell, has a mean and no range."""
+    frames = 5 * 32 + 8
+    profile = Measurer(model, build_measurement("profile", model)).measure_file(
+        write(tmp_path / "a.wav", frames * 512 / SAMPLE_RATE)
+    )
+    levels, cells = profile["levels"], profile["cells"][1].astype(np.float32)
+    assert levels.shape == (128, 6)
+    assert np.allclose(levels[:64, 0], cells[:, :4].mean(axis=1), atol=0.02)
+    assert np.allclose(levels[64:, 0], np.ptp(cells[:, :4], axis=1), atol=0.02)
+    assert np.allclose(levels[:64, 5], cells[:, 20], atol=0.02)
+    assert np.abs(levels[64:, 5]).max() == 0
 
 
 def test_a_click_is_where_it_is(model: Model, tmp_path: Path) -> None:

@@ -1,10 +1,10 @@
 """How unlike a set of normal sounds another one is: by the file, by the second, by the cell.
 
-Three views of each block of a profile (the model's errors, its rate, its features) are measured by
-their Mahalanobis distance from the normal blocks, under a shrunk covariance (Ledoit and Wolf,
-2004). Distances become surprises, -log10 of the share of normal blocks at least as far away, and
-a block is as surprising as its most surprising view. A file is as surprising as the mean of its
-most surprising tenth.
+Four views of each block of a profile (the model's errors, its rate, its features, and the levels of
+the sound itself) are measured by their Mahalanobis distance from the normal blocks, under a shrunk
+covariance (Ledoit and Wolf, 2004). Distances become surprises, -log10 of the share of normal blocks
+at least as far away, and a block is as surprising as its most surprising view. A file is as
+surprising as the mean of its most surprising tenth.
 
 Normal sounds are judged by detectors that have not seen them (five folds), and compared with the
 blocks of other folds, so that surprises and the threshold mean for a new sound what they mean for
@@ -26,7 +26,7 @@ from audiovae.analysis.profile import BLOCK_FRAMES
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
 
-VIEWS: Final = ("errors", "rates", "features")
+VIEWS: Final = ("errors", "rates", "features", "levels")
 MAX_NORMAL_FILES: Final = 5000
 """A detector learns from a sample of so many normal files, so that its memory is bounded."""
 _MAX_BLOCKS = 50_000

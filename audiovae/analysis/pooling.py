@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -38,9 +39,10 @@ def block_means(values: Tensor, num_frames: int, block_frames: int) -> Tensor:
 
 
 def block_peaks(values: Tensor, num_frames: int, block_frames: int) -> Tensor:
-    """Maxima over blocks, as `block_means`; values are not negative."""
+    """Maxima over blocks, as `block_means`."""
     blocks = -(-num_frames // block_frames)
-    cut = functional.pad(values[..., :num_frames], (0, blocks * block_frames - num_frames))
+    missing = (0, blocks * block_frames - num_frames)
+    cut = functional.pad(values[..., :num_frames], missing, value=-math.inf)
     return cut.reshape(*cut.shape[:-1], blocks, block_frames).amax(dim=-1)
 
 

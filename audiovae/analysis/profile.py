@@ -1,4 +1,4 @@
-"""What the model makes of a sound over time: where it errs, what it pays, what it sees.
+"""A sound over time: its levels, where the model errs, what it pays and what it sees.
 
 In blocks of 32 frames (0.37 s). `anomaly.py` compares these with those of normal sounds.
 """
@@ -39,6 +39,7 @@ class Profiling:
         errors: `[channel, block]`, log of the error's deviation by quality and band.
         rates: `[channel, block]`, log bits of each latent group, mean and peak, by quality.
         features: `[channel, block]`, the encoder's, of the middle levels.
+        levels: `[channel, block]`, mean and range of the log-mel of each band: no model's view.
         squares: `[block]`, mean squared error in the model's standardised log-mel.
         cells: `[2, band, cell]`, float16: error and level in nats, for the heat map.
         seconds: Length of the file.
@@ -82,6 +83,7 @@ class Profiling:
             "errors": torch.cat(errors).cpu().numpy(),
             "rates": torch.cat(rates).cpu().numpy(),
             "features": self._features(outputs[0], row, core).cpu().numpy(),
+            "levels": _levels(cells[1]).cpu().numpy(),
             "squares": block_means(squares, core, BLOCK_FRAMES).cpu().numpy(),
             "cells": torch.stack(cells).half().cpu().numpy(),
         }
@@ -95,6 +97,13 @@ class Profiling:
             for features, stride in chosen
         ]
         return torch.cat(pooled)
+
+
+def _levels(cells: Tensor) -> Tensor:
+    """`[2 * band, block]`: mean and range of the cells `[band, cell]` of each block."""
+    count, size = cells.shape[1], BLOCK_FRAMES // CELL_FRAMES
+    spread = block_peaks(cells, count, size) + block_peaks(-cells, count, size)
+    return torch.cat([block_means(cells, count, size), spread])
 
 
 def _rates(output: VAEOutput, row: int, core: int) -> list[Tensor]:
