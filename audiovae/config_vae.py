@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -25,6 +26,11 @@ class VAEConfig(Config):
     width: int = Field(default=320, ge=8, multiple_of=4)
     expansion: int = Field(default=3, ge=1)
     kernel_size: KernelSize = 7
+    dilations: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(1,),
+        min_length=1,
+        description="gaps in time between a kernel's taps, of the blocks of a stack in turn",
+    )
     rows: int = Field(
         default=1,
         ge=1,

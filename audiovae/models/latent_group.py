@@ -59,6 +59,7 @@ class LatentGroup(nn.Module):
 
 def conditioned_blocks(config: ModelConfig, count: int, context_channels: int) -> nn.ModuleList:
     """ConvNeXt blocks of the VAE's width under its conditioning."""
+    dilations = config.vae.dilations
     return nn.ModuleList(
         ConvNeXtBlock(
             config.vae.width,
@@ -66,6 +67,7 @@ def conditioned_blocks(config: ModelConfig, count: int, context_channels: int) -
             config.vae.kernel_size,
             context_channels,
             rows=config.vae.rows,
+            dilation=dilations[index % len(dilations)],
         )
-        for _ in range(count)
+        for index in range(count)
     )

@@ -35,6 +35,30 @@ def test_a_masked_block_gives_what_the_signal_alone_gives() -> None:
     assert not inside[:, :, 16:].any()
 
 
+@pytest.mark.parametrize(("rows", "steps", "dilation"), [(1, 24, 2), (1, 25, 4), (4, 10, 3)])
+def test_a_dilated_block_is_the_dilated_convolution(rows: int, steps: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    block = ConvNeXtBlock(8, expansion=2, kernel_size=5, rows=rows, dilation=dilation)
+    signal = features(steps=rows * steps)
+    wide = (2 * dilation,) if rows == 1 else (2, 2 * dilation)
+    gaps = (dilation,) if rows == 1 else (1, dilation)
+    convolve = torch.nn.functional.conv1d if rows == 1 else torch.nn.functional.conv2d
+    cells = signal if rows == 1 else signal.unflatten(2, (rows, steps))
+    kernel, bias = block.depthwise.weight, block.depthwise.bias
+    mixed = convolve(cells, kernel, bias, padding=wide, dilation=gaps, groups=8).flatten(2)
+    # The same block over what a plain kernel leaves in its middle: nothing else may differ.
+    plain = ConvNeXtBlock(8, expansion=2, kernel_size=1)
+    rest = {k: v for k, v in block.state_dict().items() if not k.startswith("depthwise")}
+    plain.load_state_dict(rest, strict=False)
+    with torch.no_grad():
+        plain.depthwise.weight.fill_(1)
+        assert plain.depthwise.bias is not None
+        plain.depthwise.bias.zero_()
+    mask = torch.ones(2, 1, rows * steps)
+    expected = signal + plain(mixed, mask) - mixed
+    torch.testing.assert_close(block(signal, mask), expected)
+
+
 def test_a_conditioned_block_begins_neutral_and_then_listens() -> None:
     torch.manual_seed(0)
     block = ConvNeXtBlock(8, expansion=2, kernel_size=7, context_channels=3)
