@@ -8,6 +8,7 @@ levels that move besides the timbre code.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -54,7 +55,10 @@ def interpolate(
         _between(a, b, amount, along, dims=(1, 2)) if level in moving else a
         for a, b, level in zip(first.groups, second.groups, first.levels, strict=True)
     )
-    return _changed(first, groups, _moved_code(first, second.timbre, amount, along), second)
+    between = _changed(first, groups, _moved_code(first, second.timbre, amount, along), second)
+    details = [one.weighed(1 - amount) for one in first.details]
+    details += [one.weighed(amount) for one in second.details]
+    return replace(between, details=tuple(one for one in details if one.weight))
 
 
 def transfer(
@@ -178,7 +182,10 @@ def add(first: Latents, second: Latents) -> Latents:
 
 def scale(latents: Latents, factor: float) -> Latents:
     """Every latent times a factor, as a louder or softer sound: its timbre stays."""
-    return _changed(latents, tuple(factor * group for group in latents.groups), latents.timbre)
+    groups = tuple(factor * group for group in latents.groups)
+    scaled = _changed(latents, groups, latents.timbre)
+    details = [one.louder(math.log(factor)) for one in latents.details] if factor > 0 else []
+    return replace(scaled, details=tuple(details))
 
 
 def mean(sounds: Sequence[Latents]) -> Latents:
@@ -200,7 +207,9 @@ def mean(sounds: Sequence[Latents]) -> Latents:
     codes = [sound.timbre for sound in sounds if sound.timbre is not None]
     code = torch.stack(codes).mean(dim=0) if codes else None
     num_frames = torch.stack([sound.num_frames for sound in sounds]).amax(dim=0)
-    return replace(_changed(first, groups, code), num_frames=num_frames)
+    softer = -math.log(len(sounds))  # as loud as each is in the mixture
+    details = tuple(one.louder(softer) for sound in sounds for one in sound.details)
+    return replace(_changed(first, groups, code), num_frames=num_frames, details=details)
 
 
 def _require_alike(first: Latents, second: Latents) -> None:

@@ -33,6 +33,7 @@ from audiovae.reconstruct import Reconstructor
 from audiovae.rows import Row, chunk_rows, quality_conditions, stack_rows
 from audiovae.stretches import Coding, Signal, Stopwatch, Stretch
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
+from audiovae.timbre.detail import decode_with_detail, with_detail
 from audiovae.transform import DEFAULT_QUALITY
 
 
@@ -106,7 +107,8 @@ def encode_rows(rows: Sequence[Row], model: Model, log_lambda: float | None) -> 
             [rows[i].log_mel for i in indices], shape, BATCH_FRAMES, model.device
         )
         conditions = quality_conditions([log_lambda], len(lengths), model.device)
-        latents = model.vae.encode(log_mel, lengths, conditions).latents
+        output = model.vae.encode(log_mel, lengths, conditions)
+        latents = with_detail(model.vae, output.latents, log_mel, output.log_mel)
         latents = replace(latents, model_id=model.id)
         made |= {i: latents.rows([place], max(shapes)) for place, i in enumerate(indices)}
     return join_latents([made[i] for i in range(len(rows))])
@@ -124,6 +126,6 @@ def _decode_rows(latents: Latents, model: Model, lengths: Sequence[int]) -> list
     for shape, indices in batches_by_shape([padded_frames(length) for length in lengths]):
         # Rows to fill the fixed shape repeat the last one.
         filled = indices + [indices[-1]] * (batch_rows(shape) - len(indices))
-        log_mel = model.vae.decode(latents.rows(filled, shape), shape).cpu()
+        log_mel = decode_with_detail(model.vae, latents.rows(filled, shape), shape).cpu()
         decoded |= {i: log_mel[place, :, : lengths[i]] for place, i in enumerate(indices)}
     return [decoded[i] for i in range(len(lengths))]

@@ -48,6 +48,35 @@ class Conditions:
 
 
 @dataclass(frozen=True)
+class Detail:
+    """What one sound has beyond the decode of its latents (`timbre.detail` adds it again).
+
+    Attributes:
+        log_mel: `[batch, mel, frame]`, of the sound.
+        decoded: `[batch, mel, frame]`, of its latents.
+        weight: Its share in the sound that the latents are of now, 0 to 1.
+    """
+
+    log_mel: Tensor
+    decoded: Tensor
+    weight: float = 1.0
+
+    def weighed(self, factor: float) -> Detail:
+        """With another share; one outside 0 to 1 is brought to the nearer end."""
+        return replace(self, weight=self.weight * min(1.0, max(0.0, factor)))
+
+    def louder(self, nats: float) -> Detail:
+        """Of the same sound at another level."""
+        return replace(self, log_mel=self.log_mel + nats, decoded=self.decoded + nats)
+
+    def rows(self, indices: Sequence[int], padded_frames: int) -> Detail:
+        """Of some items of the batch, cut or padded to a length."""
+        cuts = [one[list(indices), :, :padded_frames] for one in (self.log_mel, self.decoded)]
+        padded = [functional.pad(cut, (0, padded_frames - cut.shape[2])) for cut in cuts]
+        return Detail(padded[0], padded[1], self.weight)
+
+
+@dataclass(frozen=True)
 class Latents:
     """Latent groups of a batch of chunks, coarse to fine, and the model they belong to.
 
@@ -58,6 +87,8 @@ class Latents:
         num_frames: `[batch]`, int64; mel frames of each chunk that are signal, not padding.
         conditions: What the groups were made under.
         model_id: Identity of the weights; two different ones never mix.
+        details: Of the sounds that these are the latents of; none for a model without a timbre
+            code, whose latents are all there is of a sound.
     """
 
     groups: tuple[Tensor, ...]
@@ -66,6 +97,7 @@ class Latents:
     num_frames: Tensor
     conditions: Conditions
     model_id: str
+    details: tuple[Detail, ...] = ()
 
     @property
     def batch_size(self) -> int:
@@ -96,6 +128,7 @@ class Latents:
             groups=tuple(groups),
             num_frames=self.num_frames[chosen],
             conditions=self.conditions.rows(chosen),
+            details=tuple(one.rows(chosen, padded_frames) for one in self.details),
         )
 
     def require_model(self, model_id: str) -> None:
@@ -116,6 +149,10 @@ def join_latents(parts: Sequence[Latents]) -> Latents:
     first = parts[0]
     for part in parts[1:]:
         part.require_model(first.model_id)
+    details = []
+    for same in zip(*(part.details for part in parts), strict=True):
+        log_mels, decoded = [one.log_mel for one in same], [one.decoded for one in same]
+        details.append(Detail(torch.cat(log_mels), torch.cat(decoded), same[0].weight))
     conditions = []
     for axis in zip(*(part.conditions.axes() for part in parts), strict=True):
         given = [one for one in axis if one is not None]
@@ -125,4 +162,5 @@ def join_latents(parts: Sequence[Latents]) -> Latents:
         groups=tuple(torch.cat(group) for group in zip(*(p.groups for p in parts), strict=True)),
         num_frames=torch.cat([part.num_frames for part in parts]),
         conditions=Conditions(*conditions),
+        details=tuple(details),
     )

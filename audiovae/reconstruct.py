@@ -35,6 +35,7 @@ from audiovae.rows import CodedRow, Row, Window, chunk_rows, quality_conditions,
 from audiovae.spectrogram import log_mel_to_db
 from audiovae.stretches import Codable, Coded, Coding, Stopwatch, Waveform
 from audiovae.synthesis import DEFAULT_POLISH_STEPS, Synthesizer
+from audiovae.timbre.detail import detailed, with_detail
 from audiovae.timbre.moves import Move
 
 _GPU_BATCH_FRAMES = 16 * CHUNK_FRAMES  # 190 s: a unit of work fills one, and not many more
@@ -182,9 +183,12 @@ class Reconstructor:
         # Without symbols, what the decoder gets is the latents themselves.
         if self._move is not None or self._model.frequency_table is None:
             output = vae.encode(log_mel, lengths, conditions)
-            decoded, bits = output.log_mel, output.level_bits().sum(dim=1).tolist()
-            if self._move is not None:
-                latents = replace(output.latents, model_id=self._model.id)
+            bits = output.level_bits().sum(dim=1).tolist()
+            latents = replace(output.latents, model_id=self._model.id)
+            latents = with_detail(vae, latents, log_mel, output.log_mel)
+            if self._move is None:
+                decoded = detailed(output.log_mel, latents, self.spectrogram.log_floor)
+            else:
                 decoded = self._move.decode(vae, latents, log_mel, own)
         else:
             made = encode_chunks(self._model, log_mel, lengths, conditions)

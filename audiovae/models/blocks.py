@@ -102,12 +102,14 @@ def _combed(cells: Tensor, dilation: int) -> Tensor:
     depthwise kernels with gaps have no fast path, as on CPUs. Steps are padded with zeros.
     """
     padded = functional.pad(cells, (0, -cells.shape[-1] % dilation))
-    return padded.unflatten(-1, (-1, dilation)).movedim(-1, 1).flatten(0, 1)
+    parts = padded.reshape(*padded.shape[:-1], -1, dilation)
+    return parts.movedim(-1, 1).flatten(0, 1)
 
 
 def _uncombed(combed: Tensor, dilation: int) -> Tensor:
     """The inverse of `_combed`, padding included."""
-    return combed.unflatten(0, (-1, dilation)).movedim(1, -1).flatten(-2)
+    parts = combed.reshape(-1, dilation, *combed.shape[1:])
+    return parts.movedim(1, -1).flatten(-2)
 
 
 class Downsample(nn.Module):

@@ -22,6 +22,7 @@ from audiovae.chunks import FrameRange
 from audiovae.latents import Latents
 from audiovae.models.blocks import step_mask
 from audiovae.models.hvae import HVAE
+from audiovae.timbre.detail import decode_with_detail, with_detail
 from audiovae.timbre.value import Timbre
 
 Curve = Literal["linear", "ease", "spherical"]
@@ -175,7 +176,8 @@ class BlendMove:
             cut = self.other[place.channel, :, place.frames.start : place.frames.stop]
             other[row, :, : cut.shape[1]] = cut
         conditions = replace(latents.conditions, timbre=None)
-        there = vae.encode(other, latents.num_frames, conditions).latents
+        output = vae.encode(other, latents.num_frames, conditions)
+        there = with_detail(vae, output.latents, other, output.log_mel)
         there = replace(there, model_id=latents.model_id)
         course, levels = self.course, self.levels
 
@@ -195,7 +197,7 @@ def _decode_on(
 ) -> Tensor:
     """Decode a batch whose latents are `at(amount)`, each frame as far as it is on its course."""
     if not course.num_frames:
-        return vae.decode(at(course.stop), num_frames)
+        return decode_with_detail(vae, at(course.stop), num_frames)
     num_rows = at(course.stop).batch_size
     on_course = [course.amounts(place.frames) for place in places]
     low = min(float(one.min()) for one in on_course)
@@ -205,7 +207,7 @@ def _decode_on(
         amounts[row, : len(one)] = one
     total: Tensor | None = None
     for knot in range(math.floor(low * _KNOTS), math.ceil(high * _KNOTS) + 1):
-        decoded = vae.decode(at(knot / _KNOTS), num_frames)
+        decoded = decode_with_detail(vae, at(knot / _KNOTS), num_frames)
         nearness = (1 - (amounts * _KNOTS - knot).abs()).clamp(min=0).to(decoded)
         part = nearness[:, None] * decoded
         total = part if total is None else total + part

@@ -1,0 +1,66 @@
+"""What a sound has beyond the decode of its latents, and how much of it a move keeps.
+
+    log-mel of the moved sound = decode of the moved latents + kept * (log-mel - its own decode)
+
+A timbre model's latents say what is played and leave out much of how this very recording sounds.
+Where a move leaves a frame's decode as it was, the frame keeps all that was left out; the further
+the decode goes, the less: so nothing moved is the sound itself, and a small step is a small change.
+The residual beside a coarser prediction is that of the Laplacian pyramid (Burt and Adelson, 1983,
+doi:10.1109/TCOM.1983.1095851).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from audiovae.latents import Detail, Latents
+from audiovae.models.hvae import HVAE
+
+_REACH_NATS = 0.5  # mean move of a frame's bands at which 1 / e of its detail is left
+
+
+def with_detail(vae: HVAE, latents: Latents, log_mel: Tensor, decoded: Tensor) -> Latents:
+    """Latents and what they leave of their sound; of a model without a timbre code as they are.
+
+    Args:
+        vae: That made them.
+        latents: Of a batch of chunks.
+        log_mel: `[batch, mel, frame]`, what they were made of.
+        decoded: `[batch, mel, frame]`, what they decode to.
+    """
+    if vae.timbre is None:
+        return latents
+    return replace(latents, details=(Detail(log_mel, decoded),))
+
+
+def decode_with_detail(vae: HVAE, latents: Latents, num_frames: int) -> Tensor:
+    """As `HVAE.decode`, and the detail that goes with where the latents are now."""
+    return detailed(vae.decode(latents, num_frames), latents, vae.config.spectrogram.log_floor)
+
+
+def detailed(decoded: Tensor, latents: Latents, log_floor: float) -> Tensor:
+    """Add the detail of latents to their decode.
+
+    Args:
+        decoded: `[batch, mel, frame]`, natural log of magnitude.
+        latents: What was decoded.
+        log_floor: The log-mel of silence, below which nothing goes.
+    """
+    if not latents.details:
+        return decoded
+    shares = [one.weight * _share_kept(decoded, one) for one in latents.details]
+    total = torch.stack(shares).sum(dim=0).clamp(min=1.0)  # [batch, 1, frame]
+    added = sum(
+        share * (one.log_mel - one.decoded)
+        for share, one in zip(shares, latents.details, strict=True)
+    )
+    return (decoded + added / total).clamp(min=log_floor)
+
+
+def _share_kept(decoded: Tensor, detail: Detail) -> Tensor:
+    """`[batch, 1, frame]`, 1 where a frame's decode is what it was."""
+    moved = (decoded - detail.decoded).abs().mean(dim=1, keepdim=True)
+    return torch.exp(-moved / _REACH_NATS)
