@@ -108,7 +108,7 @@ def encode_rows(rows: Sequence[Row], model: Model, log_lambda: float | None) -> 
         )
         conditions = quality_conditions([log_lambda], len(lengths), model.device)
         output = model.vae.encode(log_mel, lengths, conditions)
-        latents = with_detail(model.vae, output.latents, log_mel, output.log_mel)
+        latents = with_detail(model.vae, log_mel, output)
         latents = replace(latents, model_id=model.id)
         made |= {i: latents.rows([place], max(shapes)) for place, i in enumerate(indices)}
     return join_latents([made[i] for i in range(len(rows))])

@@ -71,9 +71,10 @@ class Detail:
 
     def rows(self, indices: Sequence[int], padded_frames: int) -> Detail:
         """Of some items of the batch, cut or padded to a length."""
-        cuts = [one[list(indices), :, :padded_frames] for one in (self.log_mel, self.decoded)]
-        padded = [functional.pad(cut, (0, padded_frames - cut.shape[2])) for cut in cuts]
-        return Detail(padded[0], padded[1], self.weight)
+        log_mel, decoded = (
+            _of_length(one[list(indices)], padded_frames) for one in (self.log_mel, self.decoded)
+        )
+        return replace(self, log_mel=log_mel, decoded=decoded)
 
 
 @dataclass(frozen=True)
@@ -118,14 +119,13 @@ class Latents:
     def rows(self, indices: Sequence[int], padded_frames: int) -> Latents:
         """Those of some chunks, cut or zero-padded to a length of `padded_frames`."""
         chosen = list(indices)
-        groups = []
-        for group, stride in zip(self.groups, self.strides, strict=True):
-            steps = padded_frames // stride
-            cut = group[chosen, :, :steps]
-            groups.append(functional.pad(cut, (0, steps - cut.shape[2])))
+        groups = tuple(
+            _of_length(group[chosen], padded_frames // stride)
+            for group, stride in zip(self.groups, self.strides, strict=True)
+        )
         return replace(
             self,
-            groups=tuple(groups),
+            groups=groups,
             num_frames=self.num_frames[chosen],
             conditions=self.conditions.rows(chosen),
             details=tuple(one.rows(chosen, padded_frames) for one in self.details),
@@ -164,3 +164,9 @@ def join_latents(parts: Sequence[Latents]) -> Latents:
         conditions=Conditions(*conditions),
         details=tuple(details),
     )
+
+
+def _of_length(value: Tensor, steps: int) -> Tensor:
+    """`[batch, channel, step]` cut or zero-padded to a number of steps."""
+    cut = value[:, :, :steps]
+    return functional.pad(cut, (0, steps - cut.shape[2]))

@@ -184,8 +184,7 @@ class Reconstructor:
         if self._move is not None or self._model.frequency_table is None:
             output = vae.encode(log_mel, lengths, conditions)
             bits = output.level_bits().sum(dim=1).tolist()
-            latents = replace(output.latents, model_id=self._model.id)
-            latents = with_detail(vae, latents, log_mel, output.log_mel)
+            latents = replace(with_detail(vae, log_mel, output), model_id=self._model.id)
             if self._move is None:
                 decoded = detailed(output.log_mel, latents, self.spectrogram.log_floor)
             else:

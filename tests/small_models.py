@@ -46,9 +46,9 @@ def write_tiny_model(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     return vae_path, vocoder_path
 
 
-def write_tiny_timbre_model(folder: Path, seed: int = 0) -> tuple[Path, Path]:
-    """Model files of a tiny VAE with a timbre code, and of the tiny vocoder."""
-    vae_path, vocoder_path = folder / "timbre.safetensors", folder / "vocoder.safetensors"
+@lru_cache(maxsize=4)
+def tiny_timbre_vae(seed: int = 0) -> HVAE:
+    """The tiny config with a timbre code, stirred."""
     table = {"channels": 8, "width": 16, "blocks": 1, "context_channels": 8}
     config = load_config(CONFIGS / "tiny.toml").model_dump() | {
         "kind": "timbre",
@@ -60,7 +60,13 @@ def write_tiny_timbre_model(folder: Path, seed: int = 0) -> tuple[Path, Path]:
     network = stirred(HVAE(parse_config(config)), seed)
     with torch.no_grad():  # a stirred code reaches the sound too faintly to be told from rounding
         network.get_submodule("timbre.layers.2").weight.mul_(_TIMBRE_GAIN)
-    save_vae(vae_path, network, Provenance(data="none", licence="none"), ())
+    return network
+
+
+def write_tiny_timbre_model(folder: Path, seed: int = 0) -> tuple[Path, Path]:
+    """Model files of the tiny VAE with a timbre code, and of the tiny vocoder."""
+    vae_path, vocoder_path = folder / "timbre.safetensors", folder / "vocoder.safetensors"
+    save_vae(vae_path, tiny_timbre_vae(seed), Provenance(data="none", licence="none"), ())
     save_vocoder(vocoder_path, tiny_vocoder(seed), tiny_vocoder_config(), Provenance())
     return vae_path, vocoder_path
 

@@ -31,8 +31,8 @@ class ConvNeXtBlock(nn.Module):
 
     ConvNeXt (Liu et al., 2022, arXiv:2201.03545) in one dimension, as in Vocos (Siuzdak, 2023,
     arXiv:2306.00814); with rows in two, over frequency and time. A dilation spreads the kernel over
-    time (Yu and Koltun, 2016, arXiv:1511.07122). The context, if any, scales and
-    shifts the normalised features, those of every row by themselves (FiLM, Perez et al., 2018,
+    time (Yu and Koltun, 2016, arXiv:1511.07122). The context, if any, scales and shifts the
+    normalised features, those of every row by themselves (FiLM, Perez et al., 2018,
     arXiv:1709.07871).
     """
 

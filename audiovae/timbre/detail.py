@@ -18,22 +18,22 @@ from torch import Tensor
 
 from audiovae.latents import Detail, Latents
 from audiovae.models.hvae import HVAE
+from audiovae.models.output import VAEOutput
 
 _REACH_NATS = 0.5  # mean move of a frame's bands at which 1 / e of its detail is left
 
 
-def with_detail(vae: HVAE, latents: Latents, log_mel: Tensor, decoded: Tensor) -> Latents:
+def with_detail(vae: HVAE, log_mel: Tensor, output: VAEOutput) -> Latents:
     """Latents and what they leave of their sound; of a model without a timbre code as they are.
 
     Args:
-        vae: That made them.
-        latents: Of a batch of chunks.
-        log_mel: `[batch, mel, frame]`, what they were made of.
-        decoded: `[batch, mel, frame]`, what they decode to.
+        vae: That encoded.
+        log_mel: `[batch, mel, frame]`, what it encoded.
+        output: What came of it.
     """
     if vae.timbre is None:
-        return latents
-    return replace(latents, details=(Detail(log_mel, decoded),))
+        return output.latents
+    return replace(output.latents, details=(Detail(log_mel, output.log_mel),))
 
 
 def decode_with_detail(vae: HVAE, latents: Latents, num_frames: int) -> Tensor:

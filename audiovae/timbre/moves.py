@@ -177,8 +177,7 @@ class BlendMove:
             other[row, :, : cut.shape[1]] = cut
         conditions = replace(latents.conditions, timbre=None)
         output = vae.encode(other, latents.num_frames, conditions)
-        there = with_detail(vae, output.latents, other, output.log_mel)
-        there = replace(there, model_id=latents.model_id)
+        there = replace(with_detail(vae, other, output), model_id=latents.model_id)
         course, levels = self.course, self.levels
 
         def at(amount: float) -> Latents:
