@@ -30,6 +30,8 @@ from pipelines.runner.worker import Worker, Workplace
 SLOW_SECONDS = 0.25
 PATIENCE = "AUDIOVAE_TEST_PATIENCE"  # seconds, where a test is to see it end
 GATE_NAME = ".open"
+AT_GATE_NAME = ".at_gate"
+"""Appears beside the gate when a unit has come to it."""
 GATE_SECONDS = 60.0
 _NO_SCALE = {"colours": ("#000000", "#ffffff"), "range_db": 80.0, "ticks": ()}
 TONE_RATE = 8_000
@@ -123,6 +125,7 @@ class FakeTransformer:
 
 
 def _wait_for(gate: Path) -> None:
+    gate.with_name(AT_GATE_NAME).touch()
     deadline = time.monotonic() + GATE_SECONDS
     while not gate.exists() and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.fakes import GATE_NAME, all_contents, contents, write_tone
+from tests.pipelines.fakes import AT_GATE_NAME, GATE_NAME, all_contents, contents, write_tone
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FILES = 8
@@ -90,12 +90,14 @@ def test_many_kills_still_get_there(folder: Path, uninterrupted: Path, tmp_path:
     assert_same_end(output, uninterrupted)
 
 
-def wait_for_row(output: Path) -> None:
-    """Until the first result is in the manifest."""
+def wait_at_gate(gated: Path, output: Path) -> None:
+    """Until the first result is in the manifest, and a unit has come to the gate."""
     deadline = time.monotonic() + PATIENCE_SECONDS
-    manifest = output / "manifest.jsonl"
-    while not (manifest.exists() and b'"status": "ok"' in manifest.read_bytes()):
-        assert time.monotonic() < deadline, "no row appeared"
+    manifest, at_gate = output / "manifest.jsonl", gated / AT_GATE_NAME
+    while not (
+        manifest.exists() and b'"status": "ok"' in manifest.read_bytes() and at_gate.exists()
+    ):
+        assert time.monotonic() < deadline, "no row appeared, or nothing came to the gate"
         time.sleep(0.01)
 
 
@@ -115,7 +117,7 @@ def test_a_signal_lets_units_finish_and_a_rerun_continues(
 ) -> None:
     output = tmp_path / "out"
     with start(gated, output, workers=1) as run:
-        wait_for_row(output)
+        wait_at_gate(gated, output)
         run.send_signal(number)
         time.sleep(SIGNAL_SECONDS)
         assert run.poll() is None  # a unit is in flight
@@ -140,7 +142,7 @@ def test_a_signal_lets_units_finish_and_a_rerun_continues(
 def test_a_second_signal_drops_a_unit_that_does_not_end(gated: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with start(gated, output, workers=1) as run:
-        wait_for_row(output)
+        wait_at_gate(gated, output)
         run.send_signal(signal.SIGINT)
         time.sleep(SIGNAL_SECONDS)
         assert run.poll() is None
@@ -153,7 +155,7 @@ def test_a_second_signal_drops_a_unit_that_does_not_end(gated: Path, tmp_path: P
 def test_two_runs_on_one_output(gated: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     with start(gated, output, workers=1) as first:
-        wait_for_row(output)
+        wait_at_gate(gated, output)
         with start(gated, output) as second:
             _, complaints = second.communicate(timeout=PATIENCE_SECONDS)
         assert first.poll() is None
