@@ -51,7 +51,7 @@ def _walk(reader: AvaeReader) -> tuple[list[str], list[str]]:
         model, why = None, str(error)
     damage: list[str] = []
     level_bits: dict[str, float] = {}
-    corrections = 0
+    corrections, gain_bits = 0, 0.0
     for index in range(header.num_chunks):
         for channel in header.coded_channels:
             try:
@@ -59,6 +59,7 @@ def _walk(reader: AvaeReader) -> tuple[list[str], list[str]]:
                 if model is not None:
                     measured = measure_chunk(model, chunk, header.log_lambda)
                     corrections += measured.corrections_bytes
+                    gain_bits += measured.gain_bits
                     for name, bits in zip(
                         model.vae.config.level_names, measured.level_bits, strict=True
                     ):
@@ -68,5 +69,6 @@ def _walk(reader: AvaeReader) -> tuple[list[str], list[str]]:
     if model is None:
         return [f"kbps by level: unknown: {why}"], damage
     seconds = header.duration_seconds
-    rates = [f"kbps at {name}: {bits / 1000 / seconds:.4f}" for name, bits in level_bits.items()]
+    by_part = {**{f"at {name}": bits for name, bits in level_bits.items()}, "of gains": gain_bits}
+    rates = [f"kbps {part}: {bits / 1000 / seconds:.4f}" for part, bits in by_part.items()]
     return [f"bytes of corrections: {corrections}", *rates], damage

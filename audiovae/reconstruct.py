@@ -192,7 +192,7 @@ class Reconstructor:
         else:
             made = encode_chunks(self._model, log_mel, lengths, conditions)
             decoded = decode_chunks(self._model, made, log_mel.shape[2], conditions)
-            bits = [sum(chunk.level_bits) for chunk in made]
+            bits = [sum(chunk.level_bits) + chunk.gain_bits for chunk in made]
             chunks = list(made)
         rows = decoded.cpu()
         return [

@@ -27,8 +27,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 @pytest.fixture(scope="module")
 def clip() -> Clip:
     time = np.arange(round(2.3 * CHUNK_STEP_SECONDS * 22_050)) / 22_050
-    left = 0.4 * np.sin(2 * np.pi * 220 * time) * np.exp(-time % 1)
-    noise = 0.05 * np.random.default_rng(0).standard_normal(len(time))
+    left = 0.1 * np.sin(2 * np.pi * 220 * time) * np.exp(-time % 1)
+    noise = 0.02 * np.random.default_rng(0).standard_normal(len(time))
     return Clip(np.stack([left, noise]).astype(np.float32), 22_050, 24)
 
 

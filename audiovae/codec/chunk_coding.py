@@ -1,14 +1,15 @@
 """Chunks of log-mel to payloads and back, in batches whose rows are independent.
 
 The encoder runs the top-down path on the latents that the decoder will have, so both compute the
-same features; the groups are coded in the order of that path, from coarse to fine.
+same features; the groups are coded in the order of that path, from coarse to fine, and behind them
+the gains of what they decode to.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -16,14 +17,13 @@ import torch
 from torch import Tensor
 
 from audiovae.checkpoint import Model
-from audiovae.chunks import STEP_FRAMES, padded_frames
-from audiovae.codec.coder import SymbolDecoder, SymbolEncoder
-from audiovae.codec.group_coders import Answer, ChooseRows, GroupCoder, group_coder
-from audiovae.codec.integers import ByteReader
-from audiovae.codec.retrieval import Answers, pack_answers
-from audiovae.codec.symbols import GroupSymbols, Integers, symbols_crc
-from audiovae.codec.types import CodedChunk, DamagedChunkError
-from audiovae.errors import BitstreamError, ShapeError
+from audiovae.chunks import padded_frames
+from audiovae.codec.gains import apply_gains, measure_gains
+from audiovae.codec.group_coders import ChooseRows, group_coder
+from audiovae.codec.payload import ChunkReader, ChunkWriter
+from audiovae.codec.symbols import Integers
+from audiovae.codec.types import CodedChunk
+from audiovae.errors import ShapeError
 from audiovae.latents import Conditions
 from audiovae.models.blocks import step_mask
 from audiovae.models.bottlenecks import LatentSample
@@ -49,7 +49,7 @@ def encode_chunks(
     """
     coder = group_coder(model)
     lengths = [int(count) for count in num_frames.tolist()]
-    writers = [_RowWriter(coder) for _ in lengths]
+    writers = [ChunkWriter(coder) for _ in lengths]
     strides = _group_strides(model)
 
     def take(group: int, posterior: Tensor, prior: Tensor) -> LatentSample:
@@ -63,10 +63,11 @@ def encode_chunks(
     with _exact_float32():
         output = model.vae.reconstruct(log_mel, num_frames, conditions, take)
     level_bits = output.level_bits().double().cpu().tolist()
-    return [
-        writer.finish(length, tuple(bits))
-        for writer, length, bits in zip(writers, lengths, level_bits, strict=True)
-    ]
+    chunks = []
+    for row, (writer, length) in enumerate(zip(writers, lengths, strict=True)):
+        gains = measure_gains(log_mel[row, :, :length], output.log_mel[row, :, :length])
+        chunks.append(writer.finish(length, tuple(level_bits[row]), gains))
+    return chunks
 
 
 @torch.no_grad()
@@ -88,7 +89,8 @@ def decode_chunks(
         DamagedChunkError: At the first chunk whose symbols are not those that were coded.
         ModelMismatchError: If the model's bottleneck makes no compressed files.
     """
-    return _decode(model, coded, padded_frames, conditions)
+    readers = [ChunkReader(model, chunk) for chunk in coded]
+    return _decode(model, readers, padded_frames, conditions)
 
 
 @torch.no_grad()
@@ -101,7 +103,7 @@ def measure_chunk(model: Model, chunk: CodedChunk, log_lambda: float | None) -> 
         log_lambda: From the file's header.
 
     Returns:
-        The same chunk with `level_bits` and `corrections_bytes`.
+        The same chunk with `level_bits`, `gain_bits` and `corrections_bytes`.
 
     Raises:
         DamagedChunkError: If its symbols are not those that were coded.
@@ -116,27 +118,30 @@ def measure_chunk(model: Model, chunk: CodedChunk, log_lambda: float | None) -> 
     under = Conditions()
     if log_lambda is not None:
         under = Conditions(torch.full((1,), log_lambda, device=model.device))
-    _decode(model, [chunk], padded_frames(chunk.num_frames), under, observe)
-    reader = ByteReader(chunk.payload, "a chunk")
-    Answers(reader)
-    return replace(chunk, level_bits=tuple(level_bits), corrections_bytes=reader.position)
+    reader = ChunkReader(model, chunk)
+    _decode(model, [reader], padded_frames(chunk.num_frames), under, observe)
+    return replace(
+        chunk,
+        level_bits=tuple(level_bits),
+        gain_bits=reader.gain_bits,
+        corrections_bytes=reader.corrections_bytes,
+    )
 
 
 def _decode(
     model: Model,
-    coded: Sequence[CodedChunk],
+    readers: Sequence[ChunkReader],
     frames: int,
     conditions: Conditions,
     observe: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Decode a batch; `observe(group, bits [batch, unit, step])` is told the estimated rate."""
-    coder = group_coder(model)
-    longest = max(chunk.num_frames for chunk in coded)
+    coder = readers[0].coder
+    longest = max(reader.num_frames for reader in readers)
     if longest > frames:
         raise ShapeError(f"expected padded_frames of at least {longest}, got {frames}")
-    num_frames = torch.tensor([chunk.num_frames for chunk in coded], device=model.device)
+    num_frames = torch.tensor([reader.num_frames for reader in readers], device=model.device)
     strides = _group_strides(model)
-    readers = [_RowReader(model, coder, chunk) for chunk in coded]
 
     def choose(group: int, _features: Tensor, prior: Tensor) -> Tensor:
         def read(shape: tuple[int, int, int], rows_of: ChooseRows) -> Integers:
@@ -150,13 +155,14 @@ def _decode(
 
     with _exact_float32():
         log_mel = model.vae.top_down(num_frames, frames, conditions, choose)
-    for reader in readers:
-        reader.finish()
+    for row, reader in enumerate(readers):
+        own = log_mel[row, :, : reader.num_frames]
+        own.copy_(apply_gains(own, reader.finish()))
     return log_mel
 
 
 def _read_group(
-    readers: Sequence[_RowReader], shape: tuple[int, int, int], rows_of: ChooseRows, stride: int
+    readers: Sequence[ChunkReader], shape: tuple[int, int, int], rows_of: ChooseRows, stride: int
 ) -> Integers:
     """Symbols `[batch, channel, step]` of one group; 0 at steps that cover no signal."""
     symbols = np.zeros(shape, dtype=np.int32)
@@ -165,81 +171,6 @@ def _read_group(
         read = reader.read(shape[1] * steps, partial(rows_of, item, steps))
         symbols[item, :, :steps] = read.reshape(-1, steps)
     return symbols
-
-
-@dataclass
-class _RowWriter:
-    """Gathers the groups of one chunk."""
-
-    coder: GroupCoder
-    ties: dict[int, bool] = field(default_factory=dict)
-    num_symbols: int = 0
-    crc: int = 0
-
-    def __post_init__(self) -> None:
-        self.encoder = SymbolEncoder(self.coder.table)
-
-    def append(self, group: GroupSymbols) -> None:
-        self.encoder.encode(group.symbols, group.rows)
-        first = self.num_symbols * self.coder.questions
-        for question, answer in group.ties.items():
-            self.ties[first + question] = answer
-        self.num_symbols += len(group.symbols)
-        self.crc = symbols_crc(group.symbols, self.crc)
-
-    def finish(self, num_frames: int, level_bits: tuple[float, ...]) -> CodedChunk:
-        corrections = pack_answers(self.ties)
-        return CodedChunk(
-            payload=corrections + self.encoder.finish(),
-            symbols_crc=self.crc,
-            num_frames=num_frames,
-            level_bits=level_bits,
-            corrections_bytes=len(corrections),
-        )
-
-
-class _RowReader:
-    """Reads the groups of one chunk; every failure names the chunk."""
-
-    def __init__(self, model: Model, coder: GroupCoder, chunk: CodedChunk) -> None:
-        self._questions = coder.questions
-        self._chunk = chunk
-        self._frames_per_second = model.config.spectrogram.frames_per_second
-        self._crc = 0
-        self._num_symbols = 0
-        self.num_frames = chunk.num_frames
-        reader = ByteReader(chunk.payload, "a chunk")
-        try:
-            self._answers = Answers(reader)
-        except BitstreamError as error:
-            raise self._damage(str(error)) from None
-        self._decoder = SymbolDecoder(coder.table, reader.take(reader.remaining))
-
-    def read(self, count: int, rows_of: Callable[[Answer], Integers]) -> Integers:
-        """The next symbols; `rows_of` chooses their rows with the encoder's answers."""
-        first = self._num_symbols * self._questions
-        self._num_symbols += count
-        rows = rows_of(lambda question: self._answers.at(first + question))
-        try:
-            symbols = self._decoder.decode(rows)
-        except BitstreamError as error:
-            raise self._damage(str(error)) from None
-        self._crc = symbols_crc(symbols, self._crc)
-        return symbols
-
-    def finish(self) -> None:
-        """Compare the symbols with what the encoder coded."""
-        if self._crc != self._chunk.symbols_crc:
-            raise self._damage(
-                f"expected symbols with checksum {self._chunk.symbols_crc:08x}, got "
-                f"{self._crc:08x}; this device computes too differently from the encoder's: "
-                "decode on a CPU with an unmodified model"
-            )
-
-    def _damage(self, reason: str) -> DamagedChunkError:
-        start = self._chunk.index * STEP_FRAMES / self._frames_per_second
-        stop = start + self._chunk.num_frames / self._frames_per_second
-        return DamagedChunkError(reason, self._chunk.channel, self._chunk.index, start, stop)
 
 
 def _group_strides(model: Model) -> list[int]:

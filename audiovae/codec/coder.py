@@ -28,27 +28,24 @@ Integers = NDArray[np.int32]
 
 
 class SymbolEncoder:
-    """Collects arrays of symbols into one stream of bytes.
+    """Collects arrays of symbols into one stream of bytes."""
 
-    Args:
-        table: Frequencies of the symbols under each row.
-    """
-
-    def __init__(self, table: SymbolTable) -> None:
-        self._rows = _CodedRows.of(table)
+    def __init__(self) -> None:
         self._encoder = constriction.stream.queue.RangeEncoder()
 
-    def encode(self, symbols: Integers, indices: Integers) -> None:
+    def encode(self, symbols: Integers, indices: Integers, table: SymbolTable) -> None:
         """Append symbols, each under the table row of its index.
 
         Args:
             symbols: `[symbol]`, each one of its row's.
             indices: `[symbol]`.
+            table: Frequencies of the symbols under each row.
         """
+        rows = _CodedRows.of(table)
         order, runs = _by_index(indices)
-        shifted = (symbols - self._rows.lowest[indices])[order]
+        shifted = (symbols - rows.lowest[indices])[order]
         for index, start, stop in runs:
-            self._encoder.encode(shifted[start:stop], self._rows.model(index))
+            self._encoder.encode(shifted[start:stop], rows.model(index))
 
     def finish(self) -> bytes:
         """Everything that was appended, as bytes."""
@@ -60,27 +57,26 @@ class SymbolDecoder:
     """Reads back what a `SymbolEncoder` wrote, call by call.
 
     Args:
-        table: The encoder's.
         data: What `finish` gave.
     """
 
-    def __init__(self, table: SymbolTable, data: bytes) -> None:
-        self._rows = _CodedRows.of(table)
+    def __init__(self, data: bytes) -> None:
         padded = data + bytes(-len(data) % _WORD_BYTES)
         words = np.frombuffer(padded, dtype="<u4").astype(np.uint32)
         self._decoder = constriction.stream.queue.RangeDecoder(words)
 
-    def decode(self, indices: Integers) -> Integers:
-        """Read the symbols `[symbol]` of these row indices `[symbol]`.
+    def decode(self, indices: Integers, table: SymbolTable) -> Integers:
+        """Read the symbols `[symbol]` of these row indices `[symbol]` of the encoder's table.
 
         Raises:
             BitstreamError: If the bytes cannot come from these frequencies.
         """
+        rows = _CodedRows.of(table)
         order, runs = _by_index(indices)
         shifted = np.zeros(len(indices), dtype=np.int32)
         try:
             for index, start, stop in runs:
-                shifted[start:stop] = self._decoder.decode(self._rows.model(index), stop - start)
+                shifted[start:stop] = self._decoder.decode(rows.model(index), stop - start)
         except (AssertionError, ValueError) as error:  # what constriction raises for bad words
             raise BitstreamError(
                 f"expected words of the range coder, got damaged ones ({error}); "
@@ -88,7 +84,7 @@ class SymbolDecoder:
             ) from None
         symbols = np.empty_like(shifted)
         symbols[order] = shifted
-        return symbols + self._rows.lowest[indices]
+        return symbols + rows.lowest[indices]
 
 
 class _CodedRows:

@@ -1,7 +1,8 @@
-"""A second range decoder, written from docs/format.md alone, in whole Python numbers."""
+"""A second range decoder, and what gains are, from docs/format.md alone, in plain Python."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 _WORD = 1 << 32
@@ -41,3 +42,45 @@ class SecondDecoder:
             self._range *= _WORD
             self._point = (self._point * _WORD + self._word()) % _STATE
         return place - len(frequencies) // 2
+
+
+def gain_frequencies(row: int) -> list[int]:
+    """One row of the table of gains."""
+    frequencies = [1] * 127
+    weight = 2**24 * (16 - row) // (16 + row)
+    for distance in range(1, 64):
+        weight = weight * row // 16
+        frequencies[63 - distance] += weight
+        frequencies[63 + distance] += weight
+    frequencies[63] += 2**24 - sum(frequencies)
+    return frequencies
+
+
+def gain_nats(decoder: SecondDecoder, row: int, num_frames: int) -> list[list[float]]:
+    """Read the gains behind the last group: nats `[mel][frame]` for 128 bands."""
+    blocks = max(1, -(-num_frames // 32))
+    frequencies = gain_frequencies(row)
+    gains: list[list[int]] = []
+    for band in range(8):
+        gains.append([])
+        for block in range(blocks):
+            before = gains[band][-1] if block else gains[band - 1][0] if band else 0
+            gains[band].append(before + decoder.decode(frequencies))
+    return [
+        [
+            sum(
+                by * at * gains[band][block] / 4
+                for band, by in _neighbours((mel + 0.5) * 8 / 128, 8)
+                for block, at in _neighbours((frame + 0.5) * blocks / num_frames, blocks)
+            )
+            for frame in range(num_frames)
+        ]
+        for mel in range(128)
+    ]
+
+
+def _neighbours(place: float, count: int) -> list[tuple[int, float]]:
+    """The two gains around a place, in widths of their parts, and the share of each."""
+    below = math.floor(place - 0.5)
+    share = place - 0.5 - below
+    return [(min(max(below + one, 0), count - 1), by) for one, by in ((0, 1 - share), (1, share))]

@@ -31,7 +31,7 @@ from audiovae.errors import ModelMismatchError, ShapeError
 from audiovae.latents import Conditions
 from audiovae.models.bottlenecks.quantized import Bottleneck, ResidualPrior
 from tests.codec.files import decode_file, encode_file, header_for, mutate, outcome
-from tests.codec.tiny import TINY, conditions, lively_log_mel, tiny_model
+from tests.codec.tiny import TINY, conditions, lively_log_mel, tiny_model, without_gains
 
 DECODER_NOISE = 1e-5
 """Relative, on every prior mean and scale; the margin covers it and what it grows to."""
@@ -58,7 +58,8 @@ def test_the_decoder_hears_what_the_encoder_made(
 ) -> None:
     log_mel = lively_log_mel(frames, seed, padded_frames(frames))
     under = conditions(1, log_lambda)
-    chunk = encode_chunks(model, log_mel, torch.tensor([frames]), under)[0]
+    with without_gains():
+        chunk = encode_chunks(model, log_mel, torch.tensor([frames]), under)[0]
     expected = model.vae.encode(log_mel, torch.tensor([frames]), under).log_mel
     found = decode_chunks(model, [chunk], log_mel.shape[2], under)
     torch.testing.assert_close(found[..., :frames], expected[..., :frames], rtol=0, atol=1e-4)
@@ -227,7 +228,7 @@ def test_true_bytes_are_those_the_model_estimates(model: Model, frames: int) -> 
     num_samples = frames * 512
     data = encode_file(model, header_for(model, num_samples))
     chunk = coded(model, frames)
-    estimate = sum(chunk.level_bits) / 8
+    estimate = (sum(chunk.level_bits) + chunk.gain_bits) / 8
     seconds = num_samples / 44_100
     with AvaeReader(data) as reader:
         assert reader.read_chunk(0, 0).payload == chunk.payload
@@ -247,6 +248,7 @@ def test_a_chunk_of_a_file_can_be_measured(model: Model) -> None:
     measured = measure_chunk(model, bare, 6.0)
     assert measured.corrections_bytes == chunk.corrections_bytes
     assert measured.level_bits == pytest.approx(chunk.level_bits, rel=1e-4)
+    assert measured.gain_bits == chunk.gain_bits > 0
 
 
 def test_precision_switches_are_put_back(model: Model) -> None:

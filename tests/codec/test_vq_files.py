@@ -26,9 +26,9 @@ from audiovae.codec.retrieval import Answers
 from audiovae.errors import CheckpointError
 from audiovae.models.bottlenecks.vq import Bottleneck
 from tests.codec.files import decode_file, encode_file, header_for
-from tests.codec.second_decoder import SecondDecoder
+from tests.codec.second_decoder import SecondDecoder, gain_nats
 from tests.codec.test_symbols import metadata_of
-from tests.codec.tiny import conditions, lively_log_mel
+from tests.codec.tiny import conditions, lively_log_mel, without_gains
 from tests.codec.tiny_vq import tiny_vq_model
 
 OVERHEAD_BYTES = 12
@@ -50,7 +50,8 @@ def coded(model: Model, frames: int = FRAMES, seed: int = 0) -> CodedChunk:
 def test_the_decoder_hears_what_the_encoder_made(model: Model, frames: int) -> None:
     log_mel = lively_log_mel(frames, frames, FRAMES)
     counts = torch.tensor([frames])
-    chunk = encode_chunks(model, log_mel, counts, conditions(1))[0]
+    with without_gains():
+        chunk = encode_chunks(model, log_mel, counts, conditions(1))[0]
     decoded = decode_chunks(model, [chunk], FRAMES, conditions(1))
     with torch.no_grad():
         settled = model.vae.encode(log_mel, counts, conditions(1)).log_mel
@@ -59,7 +60,7 @@ def test_the_decoder_hears_what_the_encoder_made(model: Model, frames: int) -> N
 
 def test_a_file_is_as_long_as_the_model_says(model: Model) -> None:
     chunk = coded(model)
-    bits = sum(chunk.level_bits)
+    bits = sum(chunk.level_bits) + chunk.gain_bits
     assert bits > 2000
     paid = len(chunk.payload) - chunk.corrections_bytes
     assert paid * 8 == pytest.approx(bits, rel=0.01, abs=8 * OVERHEAD_BYTES)
@@ -113,11 +114,12 @@ def test_rows_that_are_nearly_tied_are_asked_for() -> None:
     assert max(asked) < 3  # the other symbols are far enough from a tie
 
 
-def test_a_second_decoder_reads_the_first_stage(model: Model) -> None:
+def test_a_second_decoder_hears_the_same(model: Model) -> None:
     """Words and rows as docs/format.md has them, without the library."""
     chunk = coded(model)
     reader = ByteReader(chunk.payload, "a chunk")
     Answers(reader)
+    gain_row = reader.take(1)[0]
     second = SecondDecoder(reader.take(reader.remaining))
     coder = group_coder(model)
     seen: list[np.ndarray] = []
@@ -142,6 +144,7 @@ def test_a_second_decoder_reads_the_first_stage(model: Model) -> None:
 
     with torch.no_grad():
         log_mel = model.vae.top_down(frames, FRAMES, conditions(1), choose)
+    log_mel += torch.tensor(gain_nats(second, gain_row, FRAMES))
     expected = decode_chunks(model, [chunk], FRAMES, conditions(1))
     torch.testing.assert_close(log_mel, expected, atol=1e-4, rtol=0)
     assert max(int(one.max()) for one in seen) < 16

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
 from audiovae.checkpoint import Model, Provenance, load_model, save_vae
+from audiovae.codec.gains import NUM_BANDS, num_blocks
+from audiovae.codec.symbols import Integers
 from audiovae.config import BottleneckConfig, LevelConfig, ModelConfig, QualityConfig, VAEConfig
 from audiovae.latents import Conditions
 from audiovae.models.hvae import HVAE
@@ -60,6 +66,18 @@ def lively_log_mel(num_frames: int, seed: int, padded_frames: int | None = None)
     smooth = torch.nn.functional.avg_pool1d(noise, 16, stride=1) * 6
     log_mel = -5.0 + smooth + 0.5 * torch.randn(1, 128, num_frames, generator=generator)
     return torch.nn.functional.pad(log_mel, (0, (padded_frames or num_frames) - num_frames))
+
+
+@contextmanager
+def without_gains() -> Iterator[None]:
+    """What is coded meanwhile decodes to the model's own decode."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("audiovae.codec.chunk_coding.measure_gains", _no_gains)
+        yield
+
+
+def _no_gains(_log_mel: Tensor, decoded: Tensor) -> Integers:
+    return np.zeros((NUM_BANDS, num_blocks(decoded.shape[1])), dtype=np.int32)
 
 
 def conditions(batch: int, log_lambda: float = 6.0) -> Conditions:
