@@ -59,7 +59,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("checkpoint",),
     ("models", "objectives"),
-    ("spectrogram", "audio", "chunks", "latents", "labels", "pretrained"),
+    ("spectrogram", "audio", "chunks", "gains", "latents", "labels", "pretrained"),
     ("config", "config_base", "config_reading", "config_vae", "errors"),
 )
 

@@ -18,12 +18,12 @@ from torch import Tensor
 
 from audiovae.checkpoint import Model
 from audiovae.chunks import padded_frames
-from audiovae.codec.gains import apply_gains, measure_gains
 from audiovae.codec.group_coders import ChooseRows, group_coder
 from audiovae.codec.payload import ChunkReader, ChunkWriter
 from audiovae.codec.symbols import Integers
 from audiovae.codec.types import CodedChunk
 from audiovae.errors import ShapeError
+from audiovae.gains import apply_gains, measure_gains
 from audiovae.latents import Conditions
 from audiovae.models.blocks import step_mask
 from audiovae.models.bottlenecks import LatentSample
@@ -66,7 +66,8 @@ def encode_chunks(
     chunks = []
     for row, (writer, length) in enumerate(zip(writers, lengths, strict=True)):
         gains = measure_gains(log_mel[row, :, :length], output.log_mel[row, :, :length])
-        chunks.append(writer.finish(length, tuple(level_bits[row]), gains))
+        whole = gains.cpu().numpy().astype(np.int32)
+        chunks.append(writer.finish(length, tuple(level_bits[row]), whole))
     return chunks
 
 
@@ -157,7 +158,7 @@ def _decode(
         log_mel = model.vae.top_down(num_frames, frames, conditions, choose)
     for row, reader in enumerate(readers):
         own = log_mel[row, :, : reader.num_frames]
-        own.copy_(apply_gains(own, reader.finish()))
+        own.copy_(apply_gains(own, torch.from_numpy(reader.finish())))
     return log_mel
 
 

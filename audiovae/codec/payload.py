@@ -13,13 +13,11 @@ import numpy as np
 from audiovae.checkpoint import Model
 from audiovae.chunks import STEP_FRAMES
 from audiovae.codec.coder import SymbolDecoder, SymbolEncoder
-from audiovae.codec.gains import (
+from audiovae.codec.gain_symbols import (
     GAIN_TABLE,
-    NUM_BANDS,
     gain_row,
     gain_symbols,
     gains_of,
-    num_blocks,
     symbol_bits,
 )
 from audiovae.codec.group_coders import Answer, GroupCoder, group_coder
@@ -28,6 +26,7 @@ from audiovae.codec.retrieval import Answers, pack_answers
 from audiovae.codec.symbols import GroupSymbols, Integers, symbols_crc
 from audiovae.codec.types import CodedChunk, DamagedChunkError
 from audiovae.errors import BitstreamError
+from audiovae.gains import NUM_BANDS, num_blocks
 from audiovae.models.bottlenecks import SymbolTable
 
 

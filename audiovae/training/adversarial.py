@@ -32,6 +32,7 @@ from audiovae.checkpoint import (
 )
 from audiovae.chunks import pad_frames, padded_frames
 from audiovae.config import ModelConfig
+from audiovae.gains import apply_gains, measure_gains
 from audiovae.latents import Conditions
 from audiovae.models.hvae import HVAE
 from audiovae.models.vocoder import PredictedSTFT, Vocoder
@@ -76,7 +77,7 @@ class Generator(nn.Module):
     def forward(
         self, log_mel: Tensor, num_frames: Tensor, conditions: Conditions, copied: Tensor
     ) -> tuple[Tensor, PredictedSTFT]:
-        """Settled reconstruction `[batch, mel, frame]`, and the STFT of its sound.
+        """Settled reconstruction `[batch, mel, frame]` with its gains, and the STFT of its sound.
 
         Args:
             log_mel: `[batch, mel, frame]`, of the true sound.
@@ -84,7 +85,8 @@ class Generator(nn.Module):
             conditions: Lambda of each item.
             copied: `[batch, 1, 1]`, true for items that are sounded from their true log-mel.
         """
-        decoded = self.vae.encode(log_mel, num_frames, conditions).log_mel
+        settled = self.vae.encode(log_mel, num_frames, conditions).log_mel
+        decoded = apply_gains(settled, measure_gains(log_mel, settled.detach()))
         return decoded, self.vocoder.predict(torch.where(copied, log_mel, decoded))
 
 
@@ -200,14 +202,15 @@ class AdversarialTask:
         return output
 
     def _decode(self, vae: HVAE, point: QualityPoint, log_mel: Tensor) -> Tensor:
-        """Settled reconstruction of `[1, mel, frame]` at one quality."""
+        """Settled reconstruction of `[1, mel, frame]` at one quality, with its gains."""
         frames = log_mel.shape[2]
         padded = pad_frames(log_mel, padded_frames(frames))
         num_frames = torch.tensor([frames], device=self.device)
         conditions = Conditions()
         if self.config.quality is not None:
             conditions = Conditions(torch.tensor([point.log_lambda], device=self.device))
-        return vae.encode(padded, num_frames, conditions).log_mel[:, :, :frames]
+        settled = vae.encode(padded, num_frames, conditions).log_mel[:, :, :frames]
+        return apply_gains(settled, measure_gains(log_mel, settled))
 
     def _error_db(self, decode: Callable[[Tensor], Tensor]) -> float:
         """Mean absolute difference of decoded log-mels, over the validation clips."""

@@ -6,15 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from audiovae.checkpoint import Model, Provenance, load_model, save_vae
-from audiovae.codec.gains import NUM_BANDS, num_blocks
-from audiovae.codec.symbols import Integers
 from audiovae.config import BottleneckConfig, LevelConfig, ModelConfig, QualityConfig, VAEConfig
+from audiovae.gains import NUM_BANDS, num_blocks
 from audiovae.latents import Conditions
 from audiovae.models.hvae import HVAE
 
@@ -76,8 +74,8 @@ def without_gains() -> Iterator[None]:
         yield
 
 
-def _no_gains(_log_mel: Tensor, decoded: Tensor) -> Integers:
-    return np.zeros((NUM_BANDS, num_blocks(decoded.shape[1])), dtype=np.int32)
+def _no_gains(_log_mel: Tensor, decoded: Tensor) -> Tensor:
+    return torch.zeros(NUM_BANDS, num_blocks(decoded.shape[1]))
 
 
 def conditions(batch: int, log_lambda: float = 6.0) -> Conditions:
