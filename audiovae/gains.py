@@ -35,14 +35,14 @@ def measure_gains(log_mel: Tensor, decoded: Tensor) -> Tensor:
         decoded: The same of the decode.
 
     Returns:
-        `[..., band, block]`, whole steps of `STEP_NATS`, float64.
+        `[..., band, block]`, whole steps of `STEP_NATS`, float64. Gradients pass the rounding.
     """
     in_bands, in_blocks = _places(decoded)
     sums = [
         in_bands @ (_POWER * values.double()).exp() @ in_blocks.T for values in (log_mel, decoded)
     ]
-    nats = (sums[0] / sums[1]).log() / _POWER
-    return (nats / STEP_NATS).round().clamp(-MAX_STEPS, MAX_STEPS)
+    steps = ((sums[0] / sums[1]).log() / (_POWER * STEP_NATS)).clamp(-MAX_STEPS, MAX_STEPS)
+    return steps.detach().round() + (steps - steps.detach())
 
 
 def apply_gains(decoded: Tensor, gains: Tensor) -> Tensor:

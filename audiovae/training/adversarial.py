@@ -77,7 +77,10 @@ class Generator(nn.Module):
     def forward(
         self, log_mel: Tensor, num_frames: Tensor, conditions: Conditions, copied: Tensor
     ) -> tuple[Tensor, PredictedSTFT]:
-        """Settled reconstruction `[batch, mel, frame]` with its gains, and the STFT of its sound.
+        """Settled reconstruction `[batch, mel, frame]`, and the STFT of its sound, gains included.
+
+        The reconstruction comes without gains, since they would hide from its distortion where
+        its level drifts to.
 
         Args:
             log_mel: `[batch, mel, frame]`, of the true sound.
@@ -85,9 +88,9 @@ class Generator(nn.Module):
             conditions: Lambda of each item.
             copied: `[batch, 1, 1]`, true for items that are sounded from their true log-mel.
         """
-        settled = self.vae.encode(log_mel, num_frames, conditions).log_mel
-        decoded = apply_gains(settled, measure_gains(log_mel, settled.detach()))
-        return decoded, self.vocoder.predict(torch.where(copied, log_mel, decoded))
+        decoded = self.vae.encode(log_mel, num_frames, conditions).log_mel
+        heard = apply_gains(decoded, measure_gains(log_mel, decoded))
+        return decoded, self.vocoder.predict(torch.where(copied, log_mel, heard))
 
 
 class AdversarialTask:

@@ -129,3 +129,15 @@ def test_a_chunk_with_such_a_row_is_named(model: Model) -> None:
     broken = replace(chunk, payload=chunk.payload[:place] + b"\xff" + chunk.payload[place + 1 :])
     with pytest.raises(DamagedChunkError, match="chunk 0 of channel 0"):
         decode_chunks(model, [broken], 64, conditions(1))
+
+
+def test_gradients_pass_the_rounding() -> None:
+    """A level that gains make good is worth nothing to a loss behind them."""
+    sound = lively_log_mel(64, 3)[0]
+    decoded = (0.8 * sound - 1).requires_grad_()
+    steps = measure_gains(sound, decoded)
+    assert (steps == steps.round()).all()
+    (apply_gains(decoded, steps) * torch.randn(128, 64).abs()).sum().backward()
+    of_place = decoded.grad
+    assert of_place is not None
+    assert abs(float(of_place.sum())) < 1e-3 * float(of_place.abs().sum())
