@@ -47,9 +47,14 @@ def measure_gains(log_mel: Tensor, decoded: Tensor) -> Tensor:
 
 def apply_gains(decoded: Tensor, gains: Tensor) -> Tensor:
     """The decode `[..., mel, frame]` with its gains `[..., band, block]`."""
+    return decoded + spread_gains(decoded, gains)
+
+
+def spread_gains(decoded: Tensor, gains: Tensor) -> Tensor:
+    """What gains `[..., band, block]` add at every place of the decode, nats."""
     in_bands, in_blocks = _places(decoded)
     nats = STEP_NATS * gains.to(in_bands)
-    return decoded + (in_bands.T @ nats @ in_blocks).to(decoded.dtype)
+    return (in_bands.T @ nats @ in_blocks).to(decoded.dtype)
 
 
 def _places(decoded: Tensor) -> tuple[Tensor, Tensor]:

@@ -52,12 +52,13 @@ class Detail:
     """What one sound has beyond the decode of its latents (`timbre.detail` adds it again).
 
     Attributes:
-        log_mel: `[batch, mel, frame]`, of the sound.
+        lacking: `[batch, mel, frame]`, nats that the decode is short of the sound, or of what a
+            file would make of it.
         decoded: `[batch, mel, frame]`, of its latents.
         weight: Its share in the sound that the latents are of now, 0 to 1.
     """
 
-    log_mel: Tensor
+    lacking: Tensor
     decoded: Tensor
     weight: float = 1.0
 
@@ -67,14 +68,14 @@ class Detail:
 
     def louder(self, nats: float) -> Detail:
         """Of the same sound at another level."""
-        return replace(self, log_mel=self.log_mel + nats, decoded=self.decoded + nats)
+        return replace(self, decoded=self.decoded + nats)
 
     def rows(self, indices: Sequence[int], padded_frames: int) -> Detail:
         """Of some items of the batch, cut or padded to a length."""
-        log_mel, decoded = (
-            _of_length(one[list(indices)], padded_frames) for one in (self.log_mel, self.decoded)
+        lacking, decoded = (
+            _of_length(one[list(indices)], padded_frames) for one in (self.lacking, self.decoded)
         )
-        return replace(self, log_mel=log_mel, decoded=decoded)
+        return replace(self, lacking=lacking, decoded=decoded)
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,8 @@ class Latents:
         num_frames: `[batch]`, int64; mel frames of each chunk that are signal, not padding.
         conditions: What the groups were made under.
         model_id: Identity of the weights; two different ones never mix.
-        details: Of the sounds that these are the latents of; none for a model without a timbre
-            code, whose latents are all there is of a sound.
+        details: Of the sounds that these are the latents of; none for a model that neither has
+            a timbre code nor makes files, whose latents are all there is of a sound.
     """
 
     groups: tuple[Tensor, ...]
@@ -151,8 +152,8 @@ def join_latents(parts: Sequence[Latents]) -> Latents:
         part.require_model(first.model_id)
     details = []
     for same in zip(*(part.details for part in parts), strict=True):
-        log_mels, decoded = [one.log_mel for one in same], [one.decoded for one in same]
-        details.append(Detail(torch.cat(log_mels), torch.cat(decoded), same[0].weight))
+        lacking, decoded = [one.lacking for one in same], [one.decoded for one in same]
+        details.append(Detail(torch.cat(lacking), torch.cat(decoded), same[0].weight))
     conditions = []
     for axis in zip(*(part.conditions.axes() for part in parts), strict=True):
         given = [one for one in axis if one is not None]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
 import torch
 from torch import Tensor
 
 from audiovae.arithmetic import add, interpolate, scale, transfer
+from audiovae.gains import apply_gains, measure_gains
 from audiovae.latents import Conditions, Latents, join_latents
 from audiovae.models.hvae import HVAE
 from audiovae.timbre.detail import decode_with_detail, detailed, with_detail
@@ -92,23 +92,35 @@ def test_a_frame_of_a_mixture_keeps_the_detail_of_the_part_that_is_heard() -> No
     mixture = add(first, second)
     assert len(mixture.details) == 2
     for part, sound in zip(mixture.details, (log_mel(0), log_mel(1)), strict=True):
-        torch.testing.assert_close(part.log_mel, sound)
+        torch.testing.assert_close(part.decoded + part.lacking, sound, rtol=0, atol=ROUNDING)
         made = detailed(part.decoded, mixture, FLOOR)  # as if only this part were heard
         assert distance(made, sound) < distance(part.decoded, sound)
 
 
 def test_detail_is_cut_padded_and_joined_with_its_rows() -> None:
     both = join_latents([encoded(log_mel(0)), encoded(log_mel(1))])
-    assert both.details[0].log_mel.shape == (2, 128, FRAMES)
+    assert both.details[0].lacking.shape == (2, 128, FRAMES)
     last = both.rows([1], 2 * FRAMES)
-    torch.testing.assert_close(last.details[0].log_mel[..., :FRAMES], log_mel(1))
+    whole = (last.details[0].lacking + last.details[0].decoded)[..., :FRAMES]
+    torch.testing.assert_close(whole, log_mel(1), rtol=0, atol=ROUNDING)
     assert not last.details[0].decoded[..., FRAMES:].any()
 
 
-@pytest.mark.parametrize("kind", ["gaussian", "quantized"])
-def test_a_model_without_a_timbre_code_has_no_detail(kind: str) -> None:
-    model = HVAE(tiny_config(bottleneck={"kind": kind}, quality=False))
+def test_a_model_without_a_timbre_code_and_without_files_has_no_detail() -> None:
+    model = HVAE(tiny_config(bottleneck={"kind": "gaussian"}, quality=False))
     output = model.encode(log_mel(0), torch.tensor([FRAMES]), Conditions())
     same = with_detail(model, log_mel(0), output)
     assert same is output.latents
     assert torch.equal(detailed(output.log_mel, same, FLOOR), output.log_mel)
+
+
+@torch.inference_mode()
+def test_the_detail_of_a_model_that_makes_files_is_their_gains() -> None:
+    model = HVAE(tiny_config(bottleneck={"kind": "quantized"}, quality=False))
+    num_frames = torch.tensor([FRAMES - 9])
+    output = model.encode(log_mel(0), num_frames, Conditions())
+    made = decode_with_detail(model, with_detail(model, log_mel(0), output), FRAMES)
+    sound, plain = log_mel(0)[..., :-9], output.log_mel[..., :-9]
+    gained = apply_gains(plain, measure_gains(sound, plain))
+    assert torch.equal(made[..., :-9], gained)
+    assert distance(gained, plain) > 0.5

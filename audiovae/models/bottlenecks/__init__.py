@@ -93,6 +93,11 @@ def bottleneck_kinds() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(__path__))
 
 
+def makes_files(config: BottleneckConfig) -> bool:
+    """Whether models with this bottleneck make compressed files."""
+    return hasattr(_module_of(config), "table_of")
+
+
 def build_bottleneck(config: BottleneckConfig, channels: int) -> BottleneckKind:
     """Make the bottleneck that `config.kind` names, for a group of so many latent channels.
 
