@@ -23,9 +23,9 @@ def gain_symbols(gains: Integers) -> tuple[Integers, int]:
     """
     first = np.diff(gains[:, :1], axis=0, prepend=0)
     later = np.diff(gains, axis=1)
-    symbols = np.concatenate([first, later], axis=1).ravel() + np.int32(_LARGEST_DIFFERENCE)
-    costs = -np.log2(GAIN_TABLE.frequencies[0, 0][:, symbols]).sum(axis=1)
-    return symbols.astype(np.int32), int(costs.argmin())
+    differences = np.concatenate([first, later], axis=1).ravel()
+    symbols = (differences + _LARGEST_DIFFERENCE).astype(np.int32)
+    return symbols, min(range(NUM_ROWS), key=lambda row: symbol_bits(symbols, row))
 
 
 def gains_of(symbols: Integers) -> Integers:

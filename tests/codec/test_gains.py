@@ -33,12 +33,7 @@ from audiovae.gains import (
     num_blocks,
 )
 from tests.codec.second_decoder import gain_frequencies
-from tests.codec.tiny import conditions, lively_log_mel, tiny_model
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return tiny_model(tmp_path_factory.mktemp("gains"))
+from tests.codec.tiny import conditions, lively_log_mel
 
 
 def some_gains(frames: int, seed: int, deviation: float = 2.0) -> np.ndarray:
