@@ -107,7 +107,8 @@ class Synthesizer:
         if self._vocoder is None:
             return griffin_lim(log_mel, self._config, self._steps, self._seed, mask, first_frames)
         first = self._fused_vocoder.predict(log_mel, mask)
-        return polish(first.magnitude, first.direction, _grid(mask, self._config), self._steps)
+        grid = _grid(mask, self._config)
+        return polish(first.magnitude, first.direction, grid, self._steps, first.levels)
 
     @cached_property
     def _fused_vocoder(self) -> FusedVocoder:

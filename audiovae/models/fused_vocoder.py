@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from audiovae.models.blocks import ConvNeXtBlock
+from audiovae.models.griffin_lim import BandLevels
 from audiovae.models.vocoder import (
     LOG_MEL_CENTRE,
     LOG_MEL_SPREAD,
@@ -38,10 +39,12 @@ class FirstSTFT:
     Attributes:
         magnitude: `[batch, frame, bin]`.
         direction: `[batch, frame, bin]`, complex of modulus 1, or 0 where nothing is known.
+        levels: Of the log-mel's bands.
     """
 
     magnitude: Tensor
     direction: Tensor
+    levels: BandLevels
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:
@@ -61,12 +64,14 @@ class FusedVocoder:
         self._dtype = dtype
         self._floor = vocoder.spectrogram.floor
         self._inverse_mel = vocoder.inverse_mel  # [bin, mel]
+        self._filters = vocoder.filters
         self._reach = vocoder.config.kernel_size // 2
         self._embed = _Linear(vocoder.embed.weight.flatten(1), vocoder.embed.bias, dtype)
         self._embed_norm = vocoder.embed_norm
         self._blocks = [_FusedBlock(cast(ConvNeXtBlock, b), dtype) for b in vocoder.blocks]
         self._width = (vocoder.config.width,)
         self._magnitude_head = _after_norm(vocoder.norm, vocoder.magnitude_head, dtype)
+        self._trust_head = _after_norm(vocoder.norm, vocoder.trust_head, dtype)
         # Real and imaginary parts side by side, as complex numbers lie in memory; the signs move
         # the phase reference from a window's centre to its start, where the FFT has it.
         head = vocoder.phase_head
@@ -96,7 +101,9 @@ class FusedVocoder:
         magnitude *= self._magnitude_head(normed).exp_()
         magnitude.clamp_(max=math.exp(MAX_LOG_MAGNITUDE))
         parts = self._phase_head(normed).reshape(*magnitude.shape, 2)
-        return FirstSTFT(magnitude * mask, torch.view_as_complex(parts).sgn())
+        trust = self._trust_head(normed).sigmoid_()
+        levels = BandLevels(spectrum, trust, self._filters, self._floor)
+        return FirstSTFT(magnitude * mask, torch.view_as_complex(parts).sgn(), levels)
 
     def _embed_norm_of(self, features: Tensor) -> Tensor:
         norm = self._embed_norm

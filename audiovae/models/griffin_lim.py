@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,9 +15,53 @@ _CARRIED = 1.2  # beta: the same of what the next step begins with
 _STRIDE = 1.25  # gamma: of a step; 1.35 no longer converges
 _CANCELLATION = 0.05
 _TINY = 1e-9
+_LEVELLED_EVERY = 4  # steps
+_FOUND_SHARE = 0.5  # of the magnitude that is kept: what the sound has; the rest was predicted
+_MAX_CHANGE = 2.0  # nats a time
 
 
-def polish(magnitude: Tensor, direction: Tensor, grid: FrameGrid, steps: int) -> Tensor:
+@dataclass(frozen=True)
+class BandLevels:
+    """What a log-mel says of the magnitude of a sound, and how far that is to be believed.
+
+    Frames that overlap cannot all have the magnitude that they are to have, and what they have
+    once they agree sounds in some bands too quiet. Of a measured log-mel it is known how much is
+    missing. One that a VAE decoded is known less well, so it has to be said how far to go.
+
+    Attributes:
+        log_mel: `[batch, frame, mel]`, natural log of magnitude.
+        trust: `[batch, frame, mel]`, 0 to 1; 0 leaves the magnitude as it is.
+        filters: `[mel, bin]`, that made the log-mel.
+        floor: Of a band's magnitude.
+    """
+
+    log_mel: Tensor
+    trust: Tensor
+    filters: Tensor
+    floor: float
+
+    def impose(self, magnitude: Tensor, found: Tensor) -> Tensor:
+        """A magnitude nearer to what the sound has, at the levels that its bands are to have.
+
+        Args:
+            magnitude: `[batch, frame, bin]`, what the sound was made of.
+            found: The same of the sound itself.
+        """
+        # Between the centres of two bands, bins belong to both.
+        shares = self.filters / self.filters.sum(dim=0).clamp(min=_TINY)
+        missing = self.log_mel - (found @ self.filters.T).clamp(min=self.floor).log()
+        moved = found.clamp(min=_TINY).log() - magnitude.clamp(min=_TINY).log()
+        change = (self.trust * missing) @ shares + _FOUND_SHARE * (self.trust @ shares) * moved
+        return magnitude * change.clamp(-_MAX_CHANGE, _MAX_CHANGE).exp()
+
+
+def polish(
+    magnitude: Tensor,
+    direction: Tensor,
+    grid: FrameGrid,
+    steps: int,
+    levels: BandLevels | None = None,
+) -> Tensor:
     """Make sound of a magnitude and a phase, after steps that better the phase.
 
     The accelerated variant, which extrapolates what it has found in two ways (Nenov, Nguyen and
@@ -26,11 +71,12 @@ def polish(magnitude: Tensor, direction: Tensor, grid: FrameGrid, steps: int) ->
     2019, arXiv:1903.03971).
 
     Args:
-        magnitude: `[batch, frame, bin]`; it is kept.
+        magnitude: `[batch, frame, bin]`; without `levels` it is kept.
         direction: `[batch, frame, bin]`, complex of modulus 1: the phase to begin with, referred
             to the start of each window.
         grid: Of the same frames.
         steps: 0 is the inverse STFT alone.
+        levels: What every fourth step brings the magnitude nearer to.
 
     Returns:
         `[batch, sample]`, hop samples a frame.
@@ -39,9 +85,13 @@ def polish(magnitude: Tensor, direction: Tensor, grid: FrameGrid, steps: int) ->
     # Twice each, as the parts of a complex number lie: 20 times as fast as complex times real.
     doubled = magnitude.repeat_interleave(2, dim=2)  # [batch, frame, 2 * bin]
     past: tuple[Tensor, Tensor] | None = None  # the last step, and what lies beyond it
-    for _ in range(steps):
+    for step in range(1, steps + 1):
         joined = grid.join(torch.fft.irfft(_scaled(direction, doubled), n=size))
         found = torch.view_as_real(torch.fft.rfft(grid.split(joined)))
+        if levels is not None and step % _LEVELLED_EVERY == 0:
+            has = found.square().sum(dim=-1).clamp(min=_TINY**2).sqrt()
+            magnitude = levels.impose(magnitude, has)
+            doubled = magnitude.repeat_interleave(2, dim=2)
         target = beyond = found
         if past is not None:
             previous, carried = past

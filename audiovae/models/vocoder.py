@@ -4,7 +4,8 @@ A Vocos-shaped network (Siuzdak, 2023, arXiv:2306.00814): ConvNeXt blocks over l
 head that gives magnitude and phase of every STFT bin, and an inverse STFT. The pseudo-inverse of
 the mel filterbank gives the first guess of the log-magnitude and the network corrects it (FreeV,
 Lv et al., 2024, arXiv:2406.08196); the phase comes from two channels through atan2, as in APNet 2
-(Du et al., 2023, arXiv:2311.11545).
+(Du et al., 2023, arXiv:2311.11545). A third head says how far the levels of the log-mel are to be
+believed while frames are brought to agree: one that was measured is exact, a decoded one blurred.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from audiovae.config import SpectrogramConfig, VocoderConfig
 from audiovae.errors import ShapeError
 from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock, step_mask
 from audiovae.models.frames import FrameGrid
-from audiovae.models.griffin_lim import polish
-from audiovae.spectrogram import inverse_mel_filterbank
+from audiovae.models.griffin_lim import BandLevels, polish
+from audiovae.spectrogram import inverse_mel_filterbank, mel_filterbank
 
 MAX_LOG_MAGNITUDE = 8.0  # e^8 is above a full-scale sine under this window (512)
 LOG_MEL_CENTRE, LOG_MEL_SPREAD = -5.0, 2.5  # brings a log-mel near zero mean, unit deviation
@@ -34,16 +35,26 @@ class PredictedSTFT:
     Attributes:
         log_magnitude: `[batch, bin, frame]`, natural log.
         phase: `[batch, bin, frame]`, radians in (-pi, pi], referred to the window's centre.
+        trust: `[batch, mel, frame]`, in (0, 1): how far the log-mel's levels hold.
+        log_mel: `[batch, mel, frame]`, what it was predicted from.
     """
 
     log_magnitude: Tensor
     phase: Tensor
+    trust: Tensor
+    log_mel: Tensor
+
+    def learnt(self) -> tuple[Tensor, ...]:
+        """All through which a gradient of the sound reaches the networks before it."""
+        parts = (self.log_magnitude, self.phase, self.trust, self.log_mel)
+        return tuple([part for part in parts if part.requires_grad])
 
 
 class Vocoder(nn.Module):
     """Log-mel `[batch, mel, frame]` to waveform `[batch, sample]`, hop samples a frame."""
 
     inverse_mel: Tensor
+    filters: Tensor
     window: Tensor
     signs: Tensor
 
@@ -54,6 +65,7 @@ class Vocoder(nn.Module):
         bins = spectrogram.num_bins
         inverse = inverse_mel_filterbank(spectrogram).clone()
         self.register_buffer("inverse_mel", inverse, persistent=False)  # [bin, mel]
+        self.register_buffer("filters", mel_filterbank(spectrogram).clone(), persistent=False)
         window = torch.hann_window(spectrogram.window_samples, periodic=True)
         self.register_buffer("window", window, persistent=False)
         # Even bins as they are, odd ones negated: moves the phase reference from a window's start
@@ -75,6 +87,7 @@ class Vocoder(nn.Module):
         self.norm = ChannelNorm(config.width)
         self.magnitude_head = nn.Conv1d(config.width, bins, 1)
         self.phase_head = nn.Conv1d(config.width, 2 * bins, 1)
+        self.trust_head = nn.Conv1d(config.width, spectrogram.num_mels, 1)
         nn.init.zeros_(self.magnitude_head.weight)
         nn.init.zeros_(cast(Tensor, self.magnitude_head.bias))
 
@@ -119,7 +132,10 @@ class Vocoder(nn.Module):
             max=MAX_LOG_MAGNITUDE
         )
         real, imaginary = self.phase_head(features).float().chunk(2, dim=1)
-        return PredictedSTFT(log_magnitude, torch.atan2(imaginary, real + 1e-12))
+        trust = self.trust_head(features).float().sigmoid()
+        phase = torch.atan2(imaginary, real + 1e-12)
+        # A copy, whose gradient is that of the levels alone (`learnt`).
+        return PredictedSTFT(log_magnitude, phase, trust, log_mel.float().clone())
 
     def first_log_magnitude(self, log_mel: Tensor) -> Tensor:
         """Log of the pseudo-inverse's magnitude `[batch, bin, frame]`, floored."""
@@ -138,7 +154,7 @@ class Vocoder(nn.Module):
         Overlapping frames then agree with each other, which the network alone does not ensure.
 
         Args:
-            stft: What the network predicted; its magnitude is kept.
+            stft: What the network predicted.
             steps: 0 gives `to_waveform`.
             num_frames: As in `forward`.
 
@@ -150,7 +166,13 @@ class Vocoder(nn.Module):
         # Signs come after polar(): its gradient is that of a magnitude, never negative.
         direction = torch.polar(torch.ones_like(stft.phase), stft.phase) * self.signs[:, None]
         grid = FrameGrid(mask[:, 0], self.window, self.spectrogram)
-        return polish(magnitude.transpose(1, 2), direction.transpose(1, 2), grid, steps)
+        levels = BandLevels(
+            stft.log_mel.transpose(1, 2),
+            stft.trust.transpose(1, 2),
+            self.filters,
+            self.spectrogram.floor,
+        )
+        return polish(magnitude.transpose(1, 2), direction.transpose(1, 2), grid, steps, levels)
 
     def _mask(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         count = frames.shape[2]

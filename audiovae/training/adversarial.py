@@ -66,8 +66,9 @@ class Generator(nn.Module):
         self.vae = HVAE(config.model_copy(update={"kind": "vae"}))
         self.vocoder = Vocoder(config.vocoder, config.spectrogram)
         self.vae.requires_grad_(False)
-        for part in self.tuned():
-            part.requires_grad_(True)
+        if config.adversarial.tune_decoder:
+            for part in self.tuned():
+                part.requires_grad_(True)
 
     def tuned(self) -> list[nn.Module]:
         """Parts of the VAE that learn."""

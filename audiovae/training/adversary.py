@@ -102,7 +102,6 @@ class Adversary:
             "hinge": (hinge, weights.hinge_weight),
             "features": (features, weights.feature_weight),
         }
-        outputs = (predicted.log_magnitude, predicted.phase)
-        loss = balanced(outputs, reconstruction, losses)
+        loss = balanced(predicted.learnt(), reconstruction, losses)
         self.discriminators.requires_grad_(True)
         return loss, {name: term.detach() for name, (term, _) in losses.items()}
