@@ -28,3 +28,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup() -> None:
     """Before the fixtures of a test, which may build networks."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def exact_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Synthesis in float32 on every processor, for what bfloat16's rounding would hide."""
+    monkeypatch.setattr("audiovae.synthesis.fast_dtype", lambda device: torch.float32)

@@ -59,12 +59,9 @@ def test_seams_are_no_rougher_than_elsewhere(model: Model) -> None:
     assert seam_ranks(clicking)[1] > MAX_SEAM_RANK
 
 
+@pytest.mark.usefixtures("exact_products")
 @torch.inference_mode()
-def test_sound_in_windows_is_that_of_one_window(
-    model: Model, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # In bfloat16, rounding alone is a hundred times the tolerance.
-    monkeypatch.setattr("audiovae.synthesis.fast_dtype", lambda device: torch.float32)
+def test_sound_in_windows_is_that_of_one_window(model: Model) -> None:
     config, signal = model.config.spectrogram, phrases(seconds=26)
     log_mel = log_mel_spectrogram(signal[None], config)
     in_windows = copied(signal, model)

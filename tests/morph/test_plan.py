@@ -148,6 +148,7 @@ def test_spans_and_company_change_nothing(coded: Model, tmp_path: Path, course: 
     )
 
 
+@pytest.mark.usefixtures("exact_products")
 def test_a_glide_begins_here_and_ends_there(model: Model, sounds: Path, tmp_path: Path) -> None:
     target = file_timbre(sounds / "b.wav", model)
     source = sounds / "a.wav"
