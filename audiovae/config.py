@@ -154,9 +154,6 @@ class AdversarialConfig(Config):
     anchor_weight: float = Field(
         default=1.0, ge=0, description="of the distortion of the standardised log-mel"
     )
-    tune_decoder: bool = Field(
-        default=True, description="false: the vocoder alone learns, and the VAE stays the same"
-    )
 
 
 class TrainingConfig(Config):

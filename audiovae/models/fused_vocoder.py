@@ -71,7 +71,6 @@ class FusedVocoder:
         self._blocks = [_FusedBlock(cast(ConvNeXtBlock, b), dtype) for b in vocoder.blocks]
         self._width = (vocoder.config.width,)
         self._magnitude_head = _after_norm(vocoder.norm, vocoder.magnitude_head, dtype)
-        self._trust_head = _after_norm(vocoder.norm, vocoder.trust_head, dtype)
         # Real and imaginary parts side by side, as complex numbers lie in memory; the signs move
         # the phase reference from a window's centre to its start, where the FFT has it.
         head = vocoder.phase_head
@@ -101,8 +100,7 @@ class FusedVocoder:
         magnitude *= self._magnitude_head(normed).exp_()
         magnitude.clamp_(max=math.exp(MAX_LOG_MAGNITUDE))
         parts = self._phase_head(normed).reshape(*magnitude.shape, 2)
-        trust = self._trust_head(normed).sigmoid_()
-        levels = BandLevels(spectrum, trust, self._filters, self._floor)
+        levels = BandLevels(spectrum, self._filters, self._floor)
         return FirstSTFT(magnitude * mask, torch.view_as_complex(parts).sgn(), levels)
 
     def _embed_norm_of(self, features: Tensor) -> Tensor:

@@ -16,32 +16,31 @@ _STRIDE = 1.25  # gamma: of a step; 1.35 no longer converges
 _CANCELLATION = 0.05
 _TINY = 1e-9
 _LEVELLED_EVERY = 4  # steps
-_FOUND_SHARE = 0.5  # of the magnitude that is kept: what the sound has; the rest was predicted
+_MISSING_SHARE = 0.4  # of what a band lacks: is added
+_FOUND_SHARE = 0.2  # of the magnitude: what the sound has; the rest stays as it was
 _MAX_CHANGE = 2.0  # nats a time
 
 
 @dataclass(frozen=True)
 class BandLevels:
-    """What a log-mel says of the magnitude of a sound, and how far that is to be believed.
+    """What a log-mel says of the magnitude of a sound.
 
     Frames that overlap cannot all have the magnitude that they are to have, and what they have
-    once they agree sounds in some bands too quiet. Of a measured log-mel it is known how much is
-    missing. One that a VAE decoded is known less well, so it has to be said how far to go.
+    once they agree is too quiet in some bands. How much is missing is known: a part is added,
+    since a log-mel that a VAE decoded is blurred, and not to be believed in all.
 
     Attributes:
         log_mel: `[batch, frame, mel]`, natural log of magnitude.
-        trust: `[batch, frame, mel]`, 0 to 1; 0 leaves the magnitude as it is.
         filters: `[mel, bin]`, that made the log-mel.
         floor: Of a band's magnitude.
     """
 
     log_mel: Tensor
-    trust: Tensor
     filters: Tensor
     floor: float
 
     def impose(self, magnitude: Tensor, found: Tensor) -> Tensor:
-        """A magnitude nearer to what the sound has, at the levels that its bands are to have.
+        """A magnitude nearer to what the sound has, its bands nearer to their levels.
 
         Args:
             magnitude: `[batch, frame, bin]`, what the sound was made of.
@@ -51,7 +50,7 @@ class BandLevels:
         shares = self.filters / self.filters.sum(dim=0).clamp(min=_TINY)
         missing = self.log_mel - (found @ self.filters.T).clamp(min=self.floor).log()
         moved = found.clamp(min=_TINY).log() - magnitude.clamp(min=_TINY).log()
-        change = (self.trust * missing) @ shares + _FOUND_SHARE * (self.trust @ shares) * moved
+        change = _MISSING_SHARE * (missing @ shares) + _FOUND_SHARE * moved
         return magnitude * change.clamp(-_MAX_CHANGE, _MAX_CHANGE).exp()
 
 

@@ -4,8 +4,7 @@ A Vocos-shaped network (Siuzdak, 2023, arXiv:2306.00814): ConvNeXt blocks over l
 head that gives magnitude and phase of every STFT bin, and an inverse STFT. The pseudo-inverse of
 the mel filterbank gives the first guess of the log-magnitude and the network corrects it (FreeV,
 Lv et al., 2024, arXiv:2406.08196); the phase comes from two channels through atan2, as in APNet 2
-(Du et al., 2023, arXiv:2311.11545). A third head says how far the levels of the log-mel are to be
-believed while frames are brought to agree: one that was measured is exact, a decoded one blurred.
+(Du et al., 2023, arXiv:2311.11545).
 """
 
 from __future__ import annotations
@@ -35,18 +34,16 @@ class PredictedSTFT:
     Attributes:
         log_magnitude: `[batch, bin, frame]`, natural log.
         phase: `[batch, bin, frame]`, radians in (-pi, pi], referred to the window's centre.
-        trust: `[batch, mel, frame]`, in (0, 1): how far the log-mel's levels hold.
         log_mel: `[batch, mel, frame]`, what it was predicted from.
     """
 
     log_magnitude: Tensor
     phase: Tensor
-    trust: Tensor
     log_mel: Tensor
 
     def learnt(self) -> tuple[Tensor, ...]:
         """All through which a gradient of the sound reaches the networks before it."""
-        parts = (self.log_magnitude, self.phase, self.trust, self.log_mel)
+        parts = (self.log_magnitude, self.phase, self.log_mel)
         return tuple([part for part in parts if part.requires_grad])
 
 
@@ -87,7 +84,6 @@ class Vocoder(nn.Module):
         self.norm = ChannelNorm(config.width)
         self.magnitude_head = nn.Conv1d(config.width, bins, 1)
         self.phase_head = nn.Conv1d(config.width, 2 * bins, 1)
-        self.trust_head = nn.Conv1d(config.width, spectrogram.num_mels, 1)
         nn.init.zeros_(self.magnitude_head.weight)
         nn.init.zeros_(cast(Tensor, self.magnitude_head.bias))
 
@@ -132,10 +128,9 @@ class Vocoder(nn.Module):
             max=MAX_LOG_MAGNITUDE
         )
         real, imaginary = self.phase_head(features).float().chunk(2, dim=1)
-        trust = self.trust_head(features).float().sigmoid()
         phase = torch.atan2(imaginary, real + 1e-12)
         # A copy, whose gradient is that of the levels alone (`learnt`).
-        return PredictedSTFT(log_magnitude, phase, trust, log_mel.float().clone())
+        return PredictedSTFT(log_magnitude, phase, log_mel.float().clone())
 
     def first_log_magnitude(self, log_mel: Tensor) -> Tensor:
         """Log of the pseudo-inverse's magnitude `[batch, bin, frame]`, floored."""
@@ -166,12 +161,8 @@ class Vocoder(nn.Module):
         # Signs come after polar(): its gradient is that of a magnitude, never negative.
         direction = torch.polar(torch.ones_like(stft.phase), stft.phase) * self.signs[:, None]
         grid = FrameGrid(mask[:, 0], self.window, self.spectrogram)
-        levels = BandLevels(
-            stft.log_mel.transpose(1, 2),
-            stft.trust.transpose(1, 2),
-            self.filters,
-            self.spectrogram.floor,
-        )
+        log_mel = stft.log_mel.transpose(1, 2)
+        levels = BandLevels(log_mel, self.filters, self.spectrogram.floor)
         return polish(magnitude.transpose(1, 2), direction.transpose(1, 2), grid, steps, levels)
 
     def _mask(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:

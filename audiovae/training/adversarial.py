@@ -66,9 +66,8 @@ class Generator(nn.Module):
         self.vae = HVAE(config.model_copy(update={"kind": "vae"}))
         self.vocoder = Vocoder(config.vocoder, config.spectrogram)
         self.vae.requires_grad_(False)
-        if config.adversarial.tune_decoder:
-            for part in self.tuned():
-                part.requires_grad_(True)
+        for part in self.tuned():
+            part.requires_grad_(True)
 
     def tuned(self) -> list[nn.Module]:
         """Parts of the VAE that learn."""

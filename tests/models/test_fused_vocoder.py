@@ -45,11 +45,6 @@ def test_float32_is_the_trained_vocoder(width: int, num_blocks: int, kernel_size
     found = sound_of(FusedVocoder(vocoder, torch.float32), mel, mask)
     assert float(expected.abs().max()) > 0.1
     assert float((found - expected).abs().max()) < TOLERANCE
-    levels = FusedVocoder(vocoder, torch.float32).predict(mel, mask).levels
-    trust = vocoder.predict(mel, counts).trust.transpose(1, 2)
-    assert float(trust.std()) > 0.01
-    torch.testing.assert_close(levels.trust, trust, atol=1e-5, rtol=0)
-    torch.testing.assert_close(levels.log_mel, mel.transpose(1, 2))
 
 
 @torch.inference_mode()
