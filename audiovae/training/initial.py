@@ -46,10 +46,14 @@ class InitialWeights:
     checkpoints: Mapping[str, Checkpoint]
     source: str
 
-    def passed_on(self, provenance: Provenance) -> Provenance:
-        """The provenance of weights that go on from these: what made these made them too."""
-        before = [checkpoint.provenance for checkpoint in self.checkpoints.values()]
-        steps = [f"{kind} of {c.provenance.steps} steps" for kind, c in self.checkpoints.items()]
+    def passed_on(self, provenance: Provenance, kind: str) -> Provenance:
+        """The provenance of a run of `kind` that goes on from these: what made these made it too.
+
+        What merely lies beside them, as the vocoder beside a VAE, has no part in it.
+        """
+        taken = {name: c for name, c in self.checkpoints.items() if name in _taken(kind)}
+        before = [checkpoint.provenance for checkpoint in taken.values()]
+        steps = [f"{name} of {c.provenance.steps} steps" for name, c in taken.items()]
         data = "; ".join(dict.fromkeys(one.data for one in before))
         licences = dict.fromkeys([provenance.licence, *(one.licence for one in before)])
         return replace(
@@ -72,14 +76,13 @@ class InitialWeights:
                 f"no {' and no '.join(missing) or 'way to'}; name a model file, a directory of "
                 "one, or a shipped model, more than once if need be"
             )
-        rivals = () if config.kind in ("vae", "timbre") else ("discriminators",)
         if config.kind == "timbre" and self.checkpoints["vae"].config.timbre is None:
             raise ConfigError(
                 f"--init {self.source}: expected weights with a timbre code to start kind 'timbre' "
                 "from, got some without; --init timbre takes those that ship"
             )
         tables: dict[str, object] = {}
-        for kind in (*needed, *(kind for kind in rivals if kind in self.checkpoints)):
+        for kind in (kind for kind in _taken(config.kind) if kind in self.checkpoints):
             for name in _TABLES[kind]:
                 value = getattr(self.checkpoints[kind].config, name)
                 if tables.setdefault(name, value) != value:
@@ -94,6 +97,12 @@ class InitialWeights:
         for kind, network in networks.items():
             if kind in self.checkpoints:
                 fill(network, self.checkpoints[kind], kind, self.source)
+
+
+def _taken(kind: str) -> tuple[str, ...]:
+    """Kinds of networks that a run of `kind` goes on from, as far as there are any."""
+    needed = _NEEDED.get(kind, ())
+    return (*needed, "discriminators") if "vocoder" in needed else needed
 
 
 def initial_weights(sources: Sequence[str | Path]) -> InitialWeights:

@@ -106,7 +106,7 @@ def _train(checkpoint: str, normal: Path, run_dir: Path, minutes: float, device:
         learnt, others = halves(corpus.names)
         origin = Provenance(audiovae.__version__, data.description, seed=config.training.seed)
         parts = corpus.subset(learnt), corpus.subset(others)
-        task = AdaptingTask(config, *parts, run_dir, place, initial.passed_on(origin))
+        task = AdaptingTask(config, *parts, run_dir, place, initial.passed_on(origin, config.kind))
         task.quality_scale = stored.quality_scale
         initial.fill(task.networks)
         with StopRequest() as stop, TrainingDisplay(lambda: stop.requested) as display:

@@ -139,4 +139,4 @@ def _provenance(stage: Stage, config: ModelConfig, data: str) -> Provenance:
         licence=stage.licence,
         seed=config.training.seed,
     )
-    return stage.initial.passed_on(provenance) if stage.initial else provenance
+    return stage.initial.passed_on(provenance, config.kind) if stage.initial else provenance

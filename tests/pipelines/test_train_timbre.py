@@ -8,6 +8,7 @@ import pytest
 
 from audiovae.checkpoint import load_model
 from pipelines import train
+from tests.small_models import write_tiny_model
 from tests.soundfonts import write_soundfont
 
 pytest.importorskip("tinysoundfont")
@@ -62,6 +63,8 @@ def test_a_soundfont_becomes_a_model_and_a_run_goes_on(
     assert model.provenance.data == "test.sf2"
     assert (run_dir / "card.md").is_file()
     assert train.main([*arguments, "--resume"]) == 0
+    _, beside = write_tiny_model(tmp_path)
+    beside.rename(run_dir / "vocoder.safetensors")  # has no part in it
     further = command(config, soundfont, tmp_path / "more", "--steps", "1", "--init", str(run_dir))
     assert train.main(further) == 0
     data = load_model(tmp_path / "more" / "model.safetensors", vocoder=None).provenance.data
