@@ -44,14 +44,14 @@ class BandLevels:
 
         Args:
             magnitude: `[batch, frame, bin]`, what the sound was made of.
-            found: The same of the sound itself.
+            found: The same of the sound itself, above 0.
         """
         # Between the centres of two bands, bins belong to both.
         shares = self.filters / self.filters.sum(dim=0).clamp(min=_TINY)
         missing = self.log_mel - (found @ self.filters.T).clamp(min=self.floor).log()
-        moved = found.clamp(min=_TINY).log() - magnitude.clamp(min=_TINY).log()
-        change = _MISSING_SHARE * (missing @ shares) + _FOUND_SHARE * moved
-        return magnitude * change.clamp(-_MAX_CHANGE, _MAX_CHANGE).exp()
+        moved = found.div(magnitude.clamp(min=_TINY)).log_()
+        change = ((_MISSING_SHARE * missing) @ shares).add_(moved, alpha=_FOUND_SHARE)
+        return magnitude * change.clamp(-_MAX_CHANGE, _MAX_CHANGE).exp_()
 
 
 def polish(
@@ -88,8 +88,9 @@ def polish(
         joined = grid.join(torch.fft.irfft(_scaled(direction, doubled), n=size))
         found = torch.view_as_real(torch.fft.rfft(grid.split(joined)))
         if levels is not None and step % _LEVELLED_EVERY == 0:
-            has = found.square().sum(dim=-1).clamp(min=_TINY**2).sqrt()
-            magnitude = levels.impose(magnitude, has)
+            real, imaginary = found.unbind(dim=-1)
+            power = real.square().addcmul(imaginary, imaginary)
+            magnitude = levels.impose(magnitude, power.clamp(min=_TINY**2).sqrt())
             doubled = magnitude.repeat_interleave(2, dim=2)
         target = beyond = found
         if past is not None:
