@@ -5,9 +5,10 @@ JSON `config`, `provenance` and `quality_scale`. Matrices are stored as float16 
 as float32. Nothing in a model file is executed: pickles are refused by name.
 
 The file of a VAE that is coded (bottleneck quantized or vq) also holds the frequency table of its
-entropy coder, as integers under `codec.`. A model's identity is the hash of its VAE's tensors, of
-that table and of the settings that shape the computation; a compressed file names it, and only
-the model of that identity decodes it.
+entropy coder, as integers under `codec.`; that of an adapted one, under `normality.`, the network
+that tells normal sounds from disturbed. A model's identity is the hash of its VAE's tensors, of its
+table and of the settings that shape the computation; a compressed file names it, and only the
+model of that identity decodes it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from audiovae.models.bottlenecks import SymbolTable, build_table, read_table
 from audiovae.models.discriminators import Discriminators
 from audiovae.models.hvae import HVAE
 from audiovae.models.identity import CODEC_PREFIX, model_id
+from audiovae.models.normality import NORMALITY_PREFIX, NormalityClassifier
 from audiovae.models.vocoder import Vocoder
 from audiovae.pretrained import VOCODER, find_checkpoint
 
@@ -110,6 +112,7 @@ class Model:
         provenance: Of the VAE.
         frequency_table: What the entropy coder codes symbols with; None for a bottleneck that
             makes no compressed files.
+        normality: What tells normal sounds from disturbed; None unless the model was adapted.
     """
 
     name: str
@@ -120,6 +123,7 @@ class Model:
     quality_scale: tuple[QualityPoint, ...]
     provenance: Provenance
     frequency_table: SymbolTable | None = None
+    normality: NormalityClassifier | None = None
 
     @property
     def device(self) -> torch.device:
@@ -128,13 +132,20 @@ class Model:
 
 
 def save_vae(
-    path: Path, model: HVAE, provenance: Provenance, quality_scale: tuple[QualityPoint, ...]
+    path: Path,
+    model: HVAE,
+    provenance: Provenance,
+    quality_scale: tuple[QualityPoint, ...],
+    normality: NormalityClassifier | None = None,
 ) -> None:
-    """Write a VAE atomically, with its entropy coder's table."""
+    """Write a VAE atomically, with its entropy coder's table and what else goes with it."""
     built = build_table(model.config.bottleneck, model.bottlenecks())
     tensors = {} if built is None else built.tensors()
-    table = {CODEC_PREFIX + name: tensor for name, tensor in tensors.items()}
-    _save(path, "vae", model.config, model, provenance, quality_scale, table)
+    more = {CODEC_PREFIX + name: tensor for name, tensor in tensors.items()}
+    if normality is not None:
+        for name, tensor in normality.state_dict().items():
+            more[NORMALITY_PREFIX + name] = stored(tensor)
+    _save(path, "vae", model.config, model, provenance, quality_scale, more)
 
 
 def save_vocoder(path: Path, vocoder: Vocoder, config: ModelConfig, provenance: Provenance) -> None:
@@ -212,6 +223,7 @@ def load_model(
         quality_scale=checkpoint.quality_scale,
         provenance=checkpoint.provenance,
         frequency_table=table,
+        normality=load_normality(checkpoint, device),
     )
 
 
@@ -219,6 +231,20 @@ def load_vae(checkpoint: Checkpoint, source: str) -> HVAE:
     """The VAE of a checkpoint, in evaluation mode."""
     vae = fill(HVAE(checkpoint.config), checkpoint, "vae", source)
     return vae.eval().requires_grad_(False)
+
+
+def load_normality(checkpoint: Checkpoint, device: str = "cpu") -> NormalityClassifier | None:
+    """The network that an adapted model has beside its VAE, in evaluation mode."""
+    tensors = {
+        name.removeprefix(NORMALITY_PREFIX): tensor.float()
+        for name, tensor in checkpoint.tensors.items()
+        if name.startswith(NORMALITY_PREFIX)
+    }
+    if not tensors:
+        return None
+    network = NormalityClassifier(checkpoint.config.spectrogram.num_mels)
+    network.load_state_dict(tensors)
+    return network.eval().requires_grad_(False).to(device)
 
 
 def load_vocoder(name: str | Path = VOCODER) -> Vocoder:
@@ -239,7 +265,7 @@ def fill(network: _Network, checkpoint: Checkpoint, kind: str, source: str) -> _
     tensors: dict[str, Any] = {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in checkpoint.tensors.items()
-        if not name.startswith(CODEC_PREFIX)
+        if not name.startswith((CODEC_PREFIX, NORMALITY_PREFIX))
     }
     try:
         network.load_state_dict(tensors)
@@ -264,7 +290,7 @@ def _save(
     network: nn.Module,
     provenance: Provenance,
     quality_scale: tuple[QualityPoint, ...],
-    table: dict[str, Tensor] | None = None,
+    more: dict[str, Tensor] | None = None,
 ) -> None:
     metadata = {
         "format": _FORMAT,
@@ -277,7 +303,7 @@ def _save(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     tensors = {name: stored(tensor) for name, tensor in network.state_dict().items()}
-    tensors.update(table or {})
+    tensors.update(more or {})
     # Through bytes: save_file() makes files that only their owner can read.
     temporary.write_bytes(save(tensors, metadata=metadata))
     os.replace(temporary, path)

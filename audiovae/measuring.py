@@ -92,6 +92,8 @@ class Measurer:
         """Move the model to `device`."""
         self._device = torch.device(device)
         model.vae.to(self._device)
+        if model.normality is not None:
+            model.normality.to(self._device)
         self._spectrogram = model.config.spectrogram
         self._measurement = measurement
         on_cpu = self._device.type == "cpu"

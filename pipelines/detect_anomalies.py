@@ -59,7 +59,7 @@ def detect_anomalies(
     ] = None,
     adapt: Annotated[
         float | None,
-        typer.Option(min=0.05, help="First fine-tune the model on half of the normal sounds."),
+        typer.Option(min=0.05, help="First learn from the normal sounds, for so many minutes."),
     ] = None,
     checkpoint: CheckpointOption = "base",
     executor: Executor = "auto",
@@ -78,12 +78,11 @@ def detect_anomalies(
     beside = Path(os.path.abspath(test.expanduser()))
     results = Path(os.path.abspath(output_dir or beside.parent / (beside.name + _OUTPUT_SUFFIX)))
     _require_apart(results, root, input_root(normal))
-    model, learnt = Path(checkpoint).stem, frozenset[str]()
+    model = Path(checkpoint).stem
     if adapt is not None:
         from pipelines.detection.adapting import adapt as adapt_model
 
-        adapted = adapt_model(checkpoint, normal, results, adapt, device)
-        checkpoint, learnt = adapted.checkpoint, adapted.learnt
+        checkpoint = adapt_model(checkpoint, normal, results, adapt, device)
         model += f", adapted for {adapt:g} minutes"
     workforce = Workforce(checkpoint, executor, workers, device)
     statuses, files = [], []
@@ -91,7 +90,7 @@ def detect_anomalies(
         sys.stdout.write(f"measuring {name}: {one_line(given)}\n")
         status, measured = measure_directory(given, results / name, "profile", workforce)
         statuses.append(status)
-        files.append([file for file in measured if name != "normal" or file.name not in learnt])
+        files.append(measured)
     judgement, page = _judge(results, test, normal, files, false_alarm_rate, labels, model)
     _say(judgement, results, page)
     failed = ExitStatus.FAILED_INPUTS in statuses and not allow_errors

@@ -2,19 +2,22 @@
 
 Four views of each block of a profile (the model's errors, its rate, its features, and the levels of
 the sound itself) are measured by their Mahalanobis distance from the normal blocks, under a shrunk
-covariance (Ledoit and Wolf, 2004). Distances become surprises, -log10 of the share of normal blocks
-at least as far away, and a block is as surprising as its most surprising view. A file is as
-surprising as the mean of its most surprising tenth.
+covariance (Ledoit and Wolf, 2004). An adapted model has a fifth: what a network says of the block
+that learnt to tell normal sounds from disturbed ones. Distances become surprises, -log10 of the
+share of normal blocks at least as far away, and a block is as surprising as its most surprising
+view. A file is as surprising as the mean of its most surprising tenth.
 
 Normal sounds are judged by detectors that have not seen them (five folds), and compared with the
 blocks of other folds, so that surprises and the threshold mean for a new sound what they mean for
 a normal one: with a sound's own blocks among those, 12 % of new sounds passed a threshold of 10 %.
+The network of an adapted model has seen all normal sounds, but finds them no more normal than new
+ones of their kind (docs/anomaly.md).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -26,7 +29,9 @@ from audiovae.analysis.profile import BLOCK_FRAMES
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
 
-VIEWS: Final = ("errors", "rates", "features", "levels")
+_DISTURBANCES: Final = "disturbances"
+VIEWS: Final = ("errors", "rates", "features", "levels", _DISTURBANCES)
+"""The last one is of adapted models only."""
 MAX_NORMAL_FILES: Final = 5000
 """A detector learns from a sample of so many normal files, so that its memory is bounded."""
 _MAX_BLOCKS = 50_000
@@ -40,6 +45,8 @@ _TAIL_SHAPE = 0.1  # of a generalised Pareto distribution: a little heavier than
 _TINY = 1e-6
 
 Values = NDArray[np.float64]
+_Judge = Callable[[Values], Values]
+"""From `[channel, block]` to how far from normal each block is."""
 
 
 @dataclass(frozen=True)
@@ -49,17 +56,19 @@ class Surprise:
     Attributes:
         total: Of the whole, -log10 of a share of normal blocks.
         blocks: `[block]`, of each 0.37 s.
-        views: `[view, block]`, the same for each of `VIEWS`.
+        views: `[view, block]`, the same for each view.
+        names: Of the views.
     """
 
     total: float
     blocks: Values
     views: Values
+    names: tuple[str, ...]
 
     @property
     def leading_view(self) -> str:
         """The view that is the most surprised."""
-        return VIEWS[int(self.views.max(axis=1).argmax())]
+        return self.names[int(self.views.max(axis=1).argmax())]
 
     def per_second(self, seconds: float) -> Values:
         """`[second]`: the most surprising block that touches each second."""
@@ -103,28 +112,27 @@ class Detector:
     def __init__(self, profiles: Sequence[Arrays], seed: int = 0) -> None:
         random = np.random.default_rng(seed)
         sample = _Sample(profiles, random)
+        self._names = sample.views
         folds = np.arange(len(sample)) % _FOLDS
         blocks = [sample.draw(index) for index in range(len(sample))]
-        self._distances = [_Distance(_stacked(blocks, view)) for view in range(len(VIEWS))]
+        self._judges = self._learnt(blocks)
         judged: list[list[list[Values]]] = []  # by fold, sound and view
         for fold in range(_FOLDS):
-            seen = [block for block, own in zip(blocks, folds, strict=True) if own != fold]
-            judges = [_Distance(_stacked(seen, view)) for view in range(len(VIEWS))]
-            judged.append(
-                [_distances(judges, sample[int(index)]) for index in np.flatnonzero(folds == fold)]
-            )
+            judges = self._learnt([b for b, own in zip(blocks, folds, strict=True) if own != fold])
+            chosen = np.flatnonzero(folds == fold)
+            judged.append([self._distances(judges, sample[int(index)]) for index in chosen])
         self._tails = _tails(judged)
         # Nor are they compared with their own blocks, which would make them less surprising.
         others = [_tails(judged[:fold] + judged[fold + 1 :]) for fold in range(_FOLDS)]
         pairs = zip(others, judged, strict=True)
         self.normal_totals = np.sort(
-            [_surprise(tails, distances).total for tails, fold in pairs for distances in fold]
+            [self._surprise(tails, found).total for tails, fold in pairs for found in fold]
         )
         self._cell_mean, self._cell_deviation = sample.cell_statistics()
 
     def judge(self, profile: Arrays) -> Surprise:
         """How surprising a sound is."""
-        return _surprise(self._tails, _distances(self._distances, profile))
+        return self._surprise(self._tails, self._distances(self._judges, profile))
 
     def share_above(self, total: float) -> float:
         """The share of normal sounds that are at least as surprising, never 0."""
@@ -145,6 +153,26 @@ class Detector:
         unusual = (cells - self._cell_mean) / self._cell_deviation
         heat: NDArray[np.float32] = np.maximum(unusual[0], np.abs(unusual[1]))
         return heat
+
+    def _learnt(self, blocks: Sequence[Sequence[Values]]) -> list[_Judge]:
+        """What judges each view, having seen these blocks of files."""
+        judges: list[_Judge] = []
+        for view, name in enumerate(self._names):
+            seen = np.concatenate([of_file[view] for of_file in blocks]).astype(np.float64)
+            judges.append(_as_it_is if name == _DISTURBANCES else _Distance(seen))
+        return judges
+
+    def _distances(self, judges: Sequence[_Judge], profile: Arrays) -> list[Values]:
+        """`[block]` of each view."""
+        pairs = zip(judges, self._names, strict=True)
+        return [judge(profile[name]) for judge, name in pairs]
+
+    def _surprise(self, tails: Sequence[_Tail], distances: Sequence[Values]) -> Surprise:
+        pairs = zip(tails, distances, strict=True)
+        views = np.stack([tail.surprise(values) for tail, values in pairs])
+        blocks = views.max(axis=0)
+        top = np.sort(blocks)[-max(1, round(_TOP_SHARE * len(blocks))) :]
+        return Surprise(float(top.mean()), blocks, views, self._names)
 
 
 class _Distance:
@@ -168,6 +196,12 @@ class _Distance:
     def _standardised(self, values: Values) -> Values:
         standardised: Values = (values.T.astype(np.float64) - self._mean) / self._deviation
         return standardised
+
+
+def _as_it_is(values: Values) -> Values:
+    """What the network says is a distance already."""
+    logits: Values = values[0].astype(np.float64)
+    return logits
 
 
 class _Tail:
@@ -201,6 +235,8 @@ class _Sample:
     def __init__(self, profiles: Sequence[Arrays], random: np.random.Generator) -> None:
         chosen = random.permutation(len(profiles))[:MAX_NORMAL_FILES]
         self._profiles, self._random = profiles, random
+        known = profiles[int(chosen[0])] if len(chosen) else {}
+        self.views = tuple(name for name in VIEWS if name in known)
         self._places: list[tuple[int, int, int | None]] = [
             (int(index), 0, None) for index in np.sort(chosen)
         ]
@@ -218,11 +254,11 @@ class _Sample:
     def __getitem__(self, index: int) -> Arrays:
         file, start, stop = self._places[index]
         profile = self._profiles[file]
-        return {name: profile[name][..., start:stop] for name in VIEWS}
+        return {name: profile[name][..., start:stop] for name in self.views}
 
     def draw(self, index: int) -> list[Values]:
         """Some blocks `[block, channel]` of a sound, of each view."""
-        views = _views(self[index])
+        views = list(self[index].values())
         limit = max(_LEAST_BLOCKS_OF_FILE, _MAX_BLOCKS // len(self))
         chosen = np.sort(self._random.permutation(views[0].shape[1])[:limit])
         return [view.T[chosen] for view in views]
@@ -241,33 +277,13 @@ class _Sample:
 
     def _pieces(self) -> Iterator[tuple[int, int, int | None]]:
         for file, _, _ in self._places:
-            blocks = self._profiles[file][VIEWS[0]].shape[1]
+            blocks = self._profiles[file][self.views[0]].shape[1]
             for start in range(0, max(1, blocks - _PIECE_BLOCKS // 2), _PIECE_BLOCKS):
                 yield file, start, start + _PIECE_BLOCKS
-
-
-def _views(profile: Arrays) -> list[Values]:
-    return [profile[name] for name in VIEWS]
-
-
-def _stacked(blocks: Sequence[Sequence[Values]], view: int) -> Values:
-    return np.concatenate([of_file[view] for of_file in blocks]).astype(np.float64)
-
-
-def _distances(judges: Sequence[_Distance], profile: Arrays) -> list[Values]:
-    """`[block]` of each view."""
-    return [judge(values) for judge, values in zip(judges, _views(profile), strict=True)]
 
 
 def _tails(judged: Sequence[Sequence[Sequence[Values]]]) -> list[_Tail]:
     """Of each view, over all folds and sounds."""
     sounds = [distances for fold in judged for distances in fold]
-    return [_Tail(np.concatenate([of[view] for of in sounds])) for view in range(len(VIEWS))]
-
-
-def _surprise(tails: Sequence[_Tail], distances: Sequence[Values]) -> Surprise:
-    pairs = zip(tails, distances, strict=True)
-    views = np.stack([tail.surprise(values) for tail, values in pairs])
-    blocks = views.max(axis=0)
-    top = np.sort(blocks)[-max(1, round(_TOP_SHARE * len(blocks))) :]
-    return Surprise(float(top.mean()), blocks, views)
+    by_view = zip(*sounds, strict=True)
+    return [_Tail(np.concatenate(of_view)) for of_view in by_view]

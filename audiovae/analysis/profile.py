@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from audiovae.analysis.pooling import (
     Arrays,
@@ -21,6 +22,7 @@ from audiovae.analysis.pooling import (
     in_bands,
 )
 from audiovae.checkpoint import Model
+from audiovae.models.normality import STEP_FRAMES, inner_mask
 from audiovae.models.output import VAEOutput
 
 BLOCK_FRAMES: Final = 32
@@ -30,6 +32,7 @@ _QUALITIES = (2, 6)
 _ERROR_BANDS = 16
 _LEAST_ERROR = 1e-3
 _LEAST_BITS = 0.5
+_UNSEEN = -20.0  # the logit of steps that are not looked at
 
 
 class Profiling:
@@ -40,6 +43,7 @@ class Profiling:
         rates: `[channel, block]`, log bits of each latent group, mean and peak, by quality.
         features: `[channel, block]`, the encoder's, of the middle levels.
         levels: `[channel, block]`, mean and range of the log-mel of each band: no model's view.
+        disturbances: `[1, block]`, only of an adapted model: largest logit of its steps.
         squares: `[block]`, mean squared error in the model's standardised log-mel.
         cells: `[2, band, cell]`, float16: error and level in nats, for the heat map.
         seconds: Length of the file.
@@ -55,7 +59,15 @@ class Profiling:
         """Profile chunks; see `audiovae.measuring.Measurement`."""
         qualities = _QUALITIES if self._model.quality_scale else _QUALITIES[:1]
         outputs = [encode_at(self._model, log_mel, num_frames, quality) for quality in qualities]
-        return [self._row(row, core, log_mel[row], outputs) for row, core in enumerate(core_frames)]
+        parts = [
+            self._row(row, core, log_mel[row], outputs) for row, core in enumerate(core_frames)
+        ]
+        if self._model.normality is not None:
+            steps = self._disturbances(log_mel, num_frames)
+            for row, core in enumerate(core_frames):
+                frames = at_frames(steps[row : row + 1], STEP_FRAMES, core)
+                parts[row]["disturbances"] = block_peaks(frames, core, BLOCK_FRAMES).cpu().numpy()
+        return parts
 
     def join(self, parts: Sequence[Arrays]) -> Arrays:
         """One after the other."""
@@ -87,6 +99,16 @@ class Profiling:
             "squares": block_means(squares, core, BLOCK_FRAMES).cpu().numpy(),
             "cells": torch.stack(cells).half().cpu().numpy(),
         }
+
+    @torch.inference_mode()
+    def _disturbances(self, log_mel: Tensor, num_frames: Tensor) -> Tensor:
+        """Logits `[batch, step]` of what knows normal sounds."""
+        assert self._model.normality is not None
+        mask = inner_mask(num_frames, log_mel.shape[2])
+        _, steps = self._model.normality(log_mel, mask)
+        is_seen = functional.avg_pool1d(mask, STEP_FRAMES)[:, 0] > 0
+        logits: Tensor = steps.masked_fill(~is_seen, _UNSEEN)
+        return logits
 
     def _features(self, output: VAEOutput, row: int, core: int) -> Tensor:
         """`[channel, block]`; the coarsest level is too slow and the finest too noisy to help."""

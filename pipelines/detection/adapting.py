@@ -1,24 +1,17 @@
-"""`--adapt`: the model goes on learning from half of the normal sounds.
-
-The other half, which it has not heard, says what is normal: to a model, sounds that it has learnt
-from are too familiar to be compared with new ones.
-"""
+"""`--adapt`: a small network learns from the normal sounds what is not normal."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 import audiovae
-from audiovae.checkpoint import Provenance
-from audiovae.commands import Interrupted, UsageProblem
+from audiovae.checkpoint import Provenance, load_model
+from audiovae.commands import Interrupted
+from audiovae.generation import Studio, Wish
 from audiovae.pretrained import find_checkpoint
 from audiovae.training.adapting import AdaptingTask, adapting_config
 from audiovae.training.initial import MODEL_NAME, initial_weights
@@ -31,25 +24,15 @@ from pipelines.runner.stopping import StopRequest
 from pipelines.training.corpora import TrainingData
 from pipelines.training_display import TrainingDisplay
 
-_RECORD_NAME: Final = "adapted.json"
-_LEAST_FILES: Final = 10
+if TYPE_CHECKING:
+    from audiovae.training.disturbances import Frames
+
+_DRAWN_SOUNDS: Final = 24
+_DRAWN_FRAMES: Final = 512
 
 
-@dataclass(frozen=True)
-class Adapted:
-    """A model that knows the normal sounds.
-
-    Attributes:
-        checkpoint: Path of its file.
-        learnt: Names of the normal files that it has learnt from.
-    """
-
-    checkpoint: str
-    learnt: frozenset[str]
-
-
-def adapt(checkpoint: str, normal: Path, results: Path, minutes: float, device: str) -> Adapted:
-    """Fine-tune a model on half of the normal sounds, or go on, or take what was made before.
+def adapt(checkpoint: str, normal: Path, results: Path, minutes: float, device: str) -> str:
+    """Train a network on the normal sounds, or go on, or take what was made before.
 
     Args:
         checkpoint: Name or path of the model.
@@ -58,61 +41,44 @@ def adapt(checkpoint: str, normal: Path, results: Path, minutes: float, device: 
         minutes: How long to train.
         device: Where: auto, cpu or cuda.
 
+    Returns:
+        The path of a model file that holds the model and the network.
+
     Raises:
-        UsageProblem: If there are too few files for two halves.
         Interrupted: If the user asked to stop; the run goes on next time.
     """
     asked = f"{weights_identity(checkpoint)}/{minutes:g}"
     run_dir = results / f"adapted_{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
-    record, model = run_dir / _RECORD_NAME, run_dir / MODEL_NAME
-    if not record.is_file():
-        learnt = _train(checkpoint, normal, run_dir, minutes, device)
-        temporary = record.with_name(f".{_RECORD_NAME}.tmp")
-        temporary.write_text(json.dumps({"learnt": sorted(learnt)}) + "\n", encoding="utf-8")
-        os.replace(temporary, record)
-    learnt = json.loads(record.read_text(encoding="utf-8"))["learnt"]
-    return Adapted(str(model), frozenset(learnt))
+    model = run_dir / MODEL_NAME
+    if not model.is_file():
+        _train(checkpoint, normal, run_dir, minutes, torch.device(resolve_device(device)))
+    return str(model)
 
 
-def halves(names: Sequence[str]) -> tuple[list[int], list[int]]:
-    """Places of the names to learn from and of the others; by the names alone.
-
-    Raises:
-        UsageProblem: If they are too few.
-    """
-    if len(names) < _LEAST_FILES:
-        raise UsageProblem(
-            f"--adapt: expected at least {_LEAST_FILES} normal files, half of them to learn from "
-            f"and half to compare with, got {len(names)}; cut long recordings into clips"
-        )
-    order = sorted(range(len(names)), key=lambda index: _rank(names[index]))
-    half = len(names) // 2
-    return sorted(order[:half]), sorted(order[half:])
-
-
-def _rank(name: str) -> str:
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _train(checkpoint: str, normal: Path, run_dir: Path, minutes: float, device: str) -> list[str]:
-    """Train; returns the names of what was learnt from."""
+def _train(
+    checkpoint: str, normal: Path, run_dir: Path, minutes: float, device: torch.device
+) -> None:
     initial = initial_weights([find_checkpoint(checkpoint)])
     stored = initial.checkpoints["vae"]
     config = adapting_config(stored.config, minutes)
-    place = torch.device(resolve_device(device))
-    data = TrainingData(normal, config.spectrogram, place, reused=False)
+    data = TrainingData(normal, config.spectrogram, torch.device("cpu"), reused=False)
     with OutputLock(run_dir, normal):
-        corpus = data.pitched_log_mels if config.pitch else data.log_mels
-        learnt, others = halves(corpus.names)
+        normal_sounds = data.log_mels
         origin = Provenance(audiovae.__version__, data.description, seed=config.training.seed)
-        parts = corpus.subset(learnt), corpus.subset(others)
-        task = AdaptingTask(config, *parts, run_dir, place, initial.passed_on(origin, config.kind))
-        task.quality_scale = stored.quality_scale
-        initial.fill(task.networks)
+        provenance = initial.passed_on(origin, config.kind)
+        foreign = _drawn_sounds(checkpoint, device)
+        task = AdaptingTask(config, normal_sounds, foreign, stored, run_dir, device, provenance)
         with StopRequest() as stop, TrainingDisplay(lambda: stop.requested) as display:
             stop.immediate = False  # the loop saves its state and returns
             resume = (run_dir / STATE_NAME).exists()
-            progress = train(task, run_dir, place, resume=resume, watcher=display)
+            progress = train(task, run_dir, device, resume=resume, watcher=display)
     if progress.fraction < 1.0:
         raise Interrupted("stopped; run the same command again to continue")
-    return [corpus.names[index] for index in learnt]
+
+
+def _drawn_sounds(checkpoint: str, device: torch.device) -> list[Frames]:
+    """Sounds of any kind, from the model's prior."""
+    model = load_model(checkpoint, str(device), vocoder=None)
+    studio = Studio(model, Wish((1.0,) * len(model.config.level_names)))
+    drawn = (studio.log_mel(_DRAWN_FRAMES, seed) for seed in range(_DRAWN_SOUNDS))
+    return [log_mel.numpy(force=True) for log_mel in drawn]

@@ -52,6 +52,14 @@ def test_a_change_in_one_block_of_one_view_is_found(detector: Detector, view: st
     assert detector.share_above(surprise.total) == pytest.approx(1 / 61)
 
 
+def test_a_model_that_was_not_adapted_has_a_view_less(detector: Detector) -> None:
+    profiles = [profile(seed) for seed in range(10)]
+    for one in profiles:
+        del one["disturbances"]
+    assert Detector(profiles).judge(profiles[0]).names == VIEWS[:-1]
+    assert detector.judge(profile(0)).names == VIEWS
+
+
 def test_seconds_take_the_blocks_that_touch_them(detector: Detector) -> None:
     odd = profile(2001)
     odd["errors"][:, 0] += 12.0  # the first 0.37 s

@@ -11,8 +11,7 @@ cuts the same recordings elsewhere and draws other faults. The rows beside the d
 
 - squared error of the same model at its low rate, what an anomaly detector of that kind often is;
 - squared error of a deterministic autoencoder trained on general sound (--autoencoder);
-- the detector on a model adapted to each machine as `detect_anomalies --adapt` does (--adapt), and
-  the same half of the normal clips judged by the model as it ships;
+- the detector with a model adapted to each machine, as `detect_anomalies --adapt` does (--adapt);
 - squared error of a linear autoencoder (PCA of five log-mel frames) fitted to the normal clips of
   each machine, the optimum of the usual small baseline.
 """
@@ -38,6 +37,7 @@ from audiovae.errors import AudioVAEError
 from audiovae.measuring import Measurer, build_measurement, load_arrays
 from audiovae.spectrogram import log_mel_spectrogram
 from pipelines.detection.adapting import adapt
+from pipelines.runner.recipe import weights_identity
 from tests.benchmarks.machine_sounds import FAULTS, Counts, build
 
 FALSE_ALARM_RATE = 0.05
@@ -66,16 +66,24 @@ def main(argv: list[str] | None = None) -> None:
         build(arguments.recordings, sounds, counts, arguments.seed)
     print(f"model {arguments.checkpoint}: {load_model(arguments.checkpoint, vocoder=None).id}\n")
     areas: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    rates: dict[str, tuple[float, float]] = {}
+    rates: dict[str, dict[str, tuple[float, float]]] = {}
+    minutes = arguments.adapt
     chosen = set(filter(None, arguments.machines.split(",")))
     folders = [one for one in sorted(sounds.iterdir()) if not chosen or one.name in chosen]
     for folder in folders:
-        normal, test = profiles(folder, arguments.work, arguments.checkpoint)
-        detector = Detector(list(normal.values()))
-        totals = {name: detector.judge(profile).total for name, profile in test.items()}
-        rows = {"detector": totals, "squared error, same model": squared_errors(test)}
-        if arguments.adapt:
-            rows |= adapted_rows(folder, arguments, normal, test)
+        _, test = profiles(folder, arguments.work, arguments.checkpoint)
+        rows, rates[folder.name] = {"squared error, same model": squared_errors(test)}, {}
+        checkpoints = {"detector": arguments.checkpoint}
+        if minutes:
+            results = arguments.work / "adapted" / folder.parent.name / folder.name
+            adapted = adapt(arguments.checkpoint, folder / "normal", results, minutes, "cpu")
+            checkpoints[f"detector, adapted for {minutes:g} minutes"] = adapted
+        for row, checkpoint in checkpoints.items():
+            normal, test = profiles(folder, arguments.work, checkpoint)
+            detector = Detector(list(normal.values()))
+            rows[row] = {name: detector.judge(profile).total for name, profile in test.items()}
+            threshold = detector.threshold(FALSE_ALARM_RATE).value
+            rates[folder.name][row] = alarm_rates(rows[row], threshold)
         if arguments.autoencoder:
             _, others = profiles(folder, arguments.work, arguments.autoencoder)
             rows["squared error, autoencoder"] = squared_errors(others)
@@ -84,15 +92,15 @@ def main(argv: list[str] | None = None) -> None:
         for row, scores in rows.items():
             for kind in (*FAULTS, "all"):
                 areas[row][kind].append(area(scores, kind))
-        rates[folder.name] = alarm_rates(totals, detector.threshold(FALSE_ALARM_RATE).value)
     show(areas, rates, [one.name for one in folders])
 
 
 def profiles(folder: Path, work: Path, checkpoint: str) -> tuple[dict[str, Arrays], ...]:
     """Profiles of the normal and of the test clips of a machine, measured once."""
     model = load_model(checkpoint, vocoder=None)
-    # By identity: a name can come to mean other weights between two runs.
-    place = work / "profiles" / model.id / folder.parent.name / folder.name
+    # By the bytes: a name can come to mean other weights between two runs.
+    identity = weights_identity(checkpoint)
+    place = work / "profiles" / identity / folder.parent.name / folder.name
     for part in ("normal", "test"):
         made = place / part
         made.mkdir(parents=True, exist_ok=True)
@@ -111,24 +119,6 @@ def profiles(folder: Path, work: Path, checkpoint: str) -> tuple[dict[str, Array
         {path.stem: load_arrays(path) for path in sorted((place / part).glob("*.npz"))}
         for part in ("normal", "test")
     )
-
-
-def adapted_rows(
-    folder: Path, arguments: argparse.Namespace, normal: dict[str, Arrays], test: dict[str, Arrays]
-) -> dict[str, Scores]:
-    """The detector with a model that has learnt from half of the normal clips, and without."""
-    results = arguments.work / "adapted" / folder.parent.name / folder.name
-    adapted = adapt(arguments.checkpoint, folder / "normal", results, arguments.adapt, "cpu")
-    own_normal, own_test = profiles(folder, arguments.work, adapted.checkpoint)
-    rows = {}
-    for row, (known, judged) in {
-        f"detector, adapted for {arguments.adapt:g} minutes": (own_normal, own_test),
-        "detector, the same half, not adapted": (normal, test),
-    }.items():
-        half = [one for name, one in known.items() if f"{name}.wav" not in adapted.learnt]
-        detector = Detector(half)
-        rows[row] = {name: detector.judge(profile).total for name, profile in judged.items()}
-    return rows
 
 
 def squared_errors(found: dict[str, Arrays]) -> Scores:
@@ -177,7 +167,7 @@ def alarm_rates(scores: Scores, threshold: float) -> tuple[float, float]:
 
 def show(
     areas: dict[str, dict[str, list[float]]],
-    rates: dict[str, tuple[float, float]],
+    rates: dict[str, dict[str, tuple[float, float]]],
     machines: list[str],
 ) -> None:
     print("| AUC, mean over machines | " + " | ".join((*FAULTS, "all")) + " |")
@@ -186,12 +176,20 @@ def show(
         cells = [f"{np.mean(kinds[kind]):.3f}" for kind in (*FAULTS, "all")]
         print(f"| {row} | " + " | ".join(cells) + " |")
 
-    print("\n| machine | " + " | ".join(areas) + " | false alarms | hits |")
-    print("|---" + "|---:" * (len(areas) + 2) + "|")
+    print("\n| machine | " + " | ".join(areas) + " |")
+    print("|---" + "|---:" * len(areas) + "|")
     for index, machine in enumerate(machines):
         cells = [f"{kinds['all'][index]:.3f}" for kinds in areas.values()]
-        alarms = [f"{100 * rate:.0f} %" for rate in rates[machine]]
-        print(f"| {machine} | " + " | ".join((*cells, *alarms)) + " |")
+        print(f"| {machine} | " + " | ".join(cells) + " |")
+
+    rows = list(rates[machines[0]])
+    print("\n| false alarms, hits | " + " | ".join(rows) + " |")
+    print("|---" + "|---:" * len(rows) + "|")
+    for machine in machines:
+        alarms = [
+            f"{100 * wrong:.0f} %, {100 * right:.0f} %" for wrong, right in rates[machine].values()
+        ]
+        print(f"| {machine} | " + " | ".join(alarms) + " |")
 
 
 if __name__ == "__main__":
