@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from audiovae.analysis.profile import CELL_FRAMES
+from audiovae.config import SpectrogramConfig
 from pipelines.report import page_environment, relative_url
 from pipelines.spectrogram_image import RANGE_DB, colour_scale, frequency_ticks, shaded_image
 
@@ -95,12 +97,14 @@ def _card(
     detector: Detector,
     judgement: Judgement,
 ) -> dict[str, Any]:
-    cells = profile["cells"].shape[2]
-    cells_per_second = cells / file.seconds
+    cells_per_second = SpectrogramConfig().frames_per_second / CELL_FRAMES
+    # A last cell that is not whole would glow: its frames reach beyond the sound.
+    whole_cells = max(1, int(file.seconds * cells_per_second))
     start = max(0.0, min(verdict.worst_second - _WINDOW_SECONDS / 2, file.seconds))
     start = math.floor(start) if file.seconds > _WINDOW_SECONDS else 0
     stop = min(file.seconds, start + _WINDOW_SECONDS)
-    shown = slice(round(start * cells_per_second), max(1, round(stop * cells_per_second)))
+    last = min(whole_cells, max(1, round(stop * cells_per_second)))
+    shown = slice(round(start * cells_per_second), last)
     level_db = profile["cells"][1, :, shown].astype(np.float32) * _DECIBELS_PER_NEPER
     top_db = float(level_db.max())
     heat = detector.heat_map(profile)[:, shown]
