@@ -59,7 +59,7 @@ class InitialWeights:
         return replace(
             provenance,
             data=f"{provenance.data}; started from {', '.join(steps)}, trained on: {data}",
-            licence="; ".join(licences),
+            licence="; ".join(filter(None, licences)),
         )
 
     def adopted(self, config: ModelConfig) -> ModelConfig:

@@ -116,7 +116,9 @@ def test_an_adapted_model_sees_more(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "validation step=" in capsys.readouterr().out
     assert json.loads((output(tmp_path) / "anomalies.json").read_text())["normal_files"] == 6
     (adapted,) = output(tmp_path).glob("adapted_*/model.safetensors")
-    assert load_checkpoint(adapted).provenance.steps > 0
+    provenance = load_checkpoint(adapted).provenance
+    assert provenance.steps > 0
+    assert provenance.licence == "none"  # that of the model
     (profile, *_) = (output(tmp_path) / "normal").rglob("*.profile.npz")
     disturbances = load_arrays(profile)["disturbances"]
     assert disturbances.shape == (1, 3)  # blocks of 0.37 s in 0.8 s
