@@ -86,6 +86,10 @@ class Studio:
             sound = sound * np.float32(10 ** ((_LOUDNESS_LUFS - loudness) / 20))
         return Clip(_below_clipping(sound), self._config.sample_rate)
 
+    def log_mel(self, num_frames: int, seed: int) -> Tensor:
+        """What such a sound is made from: `[mel, frame]`, natural log of magnitude."""
+        return self._draw(num_frames, seed, None)[0]
+
     def varied(self, clip: Clip, levels: Collection[int], seed: int) -> Clip:
         """A clip of which some levels (0 is the coarsest) are kept and the others drawn."""
         latents = self._latents(clip)

@@ -7,10 +7,10 @@ disturbed sound learns what to look at, and has not learnt its examples by heart
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Final, cast
 
 import numpy as np
 import torch
@@ -22,13 +22,13 @@ from audiovae.config import ModelConfig
 from audiovae.models.normality import EDGE_FRAMES, STEP_FRAMES, NormalityClassifier
 from audiovae.training.crops import draw_crops, to_device
 from audiovae.training.data import Corpus, log_mel_statistics
-from audiovae.training.disturbances import Frames, disturb
+from audiovae.training.disturbances import Disturber, Frames
 from audiovae.training.initial import MODEL_NAME
 from audiovae.training.loop import Update, Validation
 from audiovae.training.precision import autocast
 from audiovae.training.state import Progress
 
-_CROP_FRAMES = 128
+CROP_FRAMES: Final = 128
 _BATCH_SIZE = 16
 _LEARNING_RATE = 2e-3
 _WARMUP_STEPS = 50
@@ -49,7 +49,7 @@ def adapting_config(config: ModelConfig, minutes: float) -> ModelConfig:
             "steps": _ENDLESS_STEPS,
             "validate_every_steps": _ENDLESS_STEPS,
             "batch_size": _BATCH_SIZE,
-            "crop_frames": _CROP_FRAMES,
+            "crop_frames": CROP_FRAMES,
             "learning_rate": _LEARNING_RATE,
             "warmup_steps": _WARMUP_STEPS,
             "precision": "bfloat16",
@@ -65,6 +65,7 @@ class AdaptingTask:
         self,
         config: ModelConfig,
         normal: Corpus,
+        foreign: Sequence[Frames],
         initial: Checkpoint,
         run_dir: Path,
         device: torch.device,
@@ -75,6 +76,7 @@ class AdaptingTask:
         Args:
             config: From `adapting_config`.
             normal: Log-mel corpus.
+            foreign: Log-mels of sounds of any kind, at least `CROP_FRAMES` long.
             initial: The VAE that the network goes with.
             run_dir: Where the model file of both goes.
             device: Where to train.
@@ -92,6 +94,7 @@ class AdaptingTask:
         self._deviation = network.mel_deviation.numpy(force=True)[:, None].copy()
         self.networks: Mapping[str, nn.Module] = {"normality": network.to(device)}
         self.averaged = ("normality",)
+        self._disturber = Disturber(foreign, config.spectrogram.log_floor)
 
     def updates(self, generator: torch.Generator, progress: Progress) -> Iterator[Update]:
         """One step on a batch of crops."""
@@ -147,7 +150,7 @@ class AdaptingTask:
         for row, crop in enumerate(normal):
             seen[row] = np.maximum(crop + self._shift(random), floor)
             if row % 2:
-                seen[row], change[row] = disturb(seen[row], normal[row - 1], floor, random)
+                seen[row], change[row] = self._disturber(seen[row], normal[row - 1], random)
         arrays = (torch.from_numpy(seen), torch.from_numpy(change), mask)
         log_mel, changed, inside = (to_device(array, self.device) for array in arrays)
         return log_mel, changed * inside, inside

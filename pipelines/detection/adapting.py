@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import torch
 
 import audiovae
-from audiovae.checkpoint import Provenance
+from audiovae.checkpoint import Provenance, load_model
 from audiovae.commands import Interrupted
+from audiovae.generation import Studio, Wish
 from audiovae.pretrained import find_checkpoint
 from audiovae.training.adapting import AdaptingTask, adapting_config
 from audiovae.training.initial import MODEL_NAME, initial_weights
@@ -21,6 +23,12 @@ from pipelines.runner.recipe import weights_identity
 from pipelines.runner.stopping import StopRequest
 from pipelines.training.corpora import TrainingData
 from pipelines.training_display import TrainingDisplay
+
+if TYPE_CHECKING:
+    from audiovae.training.disturbances import Frames
+
+_DRAWN_SOUNDS: Final = 24
+_DRAWN_FRAMES: Final = 512
 
 
 def adapt(checkpoint: str, normal: Path, results: Path, minutes: float, device: str) -> str:
@@ -58,10 +66,19 @@ def _train(
         normal_sounds = data.log_mels
         origin = Provenance(audiovae.__version__, data.description, seed=config.training.seed)
         provenance = initial.passed_on(origin, config.kind)
-        task = AdaptingTask(config, normal_sounds, stored, run_dir, device, provenance)
+        foreign = _drawn_sounds(checkpoint, device)
+        task = AdaptingTask(config, normal_sounds, foreign, stored, run_dir, device, provenance)
         with StopRequest() as stop, TrainingDisplay(lambda: stop.requested) as display:
             stop.immediate = False  # the loop saves its state and returns
             resume = (run_dir / STATE_NAME).exists()
             progress = train(task, run_dir, device, resume=resume, watcher=display)
     if progress.fraction < 1.0:
         raise Interrupted("stopped; run the same command again to continue")
+
+
+def _drawn_sounds(checkpoint: str, device: torch.device) -> list[Frames]:
+    """Sounds of any kind, from the model's prior."""
+    model = load_model(checkpoint, str(device), vocoder=None)
+    studio = Studio(model, Wish((1.0,) * len(model.config.level_names)))
+    drawn = (studio.log_mel(_DRAWN_FRAMES, seed) for seed in range(_DRAWN_SOUNDS))
+    return [log_mel.numpy(force=True) for log_mel in drawn]

@@ -12,15 +12,14 @@ from torch import Tensor
 
 from audiovae.checkpoint import Provenance, load_checkpoint, load_model, load_normality
 from audiovae.models.normality import EDGE_FRAMES, NormalityClassifier, inner_mask
-from audiovae.training.adapting import AdaptingTask, adapting_config
+from audiovae.training.adapting import CROP_FRAMES, AdaptingTask, adapting_config
 from audiovae.training.data import Corpus
-from audiovae.training.disturbances import disturb
+from audiovae.training.disturbances import Disturber
 from audiovae.training.loop import train
 from tests.small_models import write_tiny_model
 
 CPU = torch.device("cpu")
 MELS, FLOOR = 128, -11.5
-FRAMES = 128
 STEPS = 150
 
 
@@ -35,13 +34,17 @@ def corpus(clips: int = 8, **shape: int) -> Corpus:
     return Corpus.of_clips([noise(index, **shape).half() for index in range(clips)], names)
 
 
+def foreign(seed: int = 99) -> np.ndarray:
+    return np.random.default_rng(seed).normal(-6, 2, (MELS, 2 * CROP_FRAMES)).astype(np.float32)
+
+
 def task(place: Path, normal: Corpus, steps: int) -> AdaptingTask:
     vae, _ = write_tiny_model(place / "models")
     stored = load_checkpoint(vae)
     config = adapting_config(stored.config, minutes=10.0)
     training = config.training.model_copy(update={"steps": steps, "minutes": None})
     config = config.model_copy(update={"training": training})
-    return AdaptingTask(config, normal, stored, place / "run", CPU, Provenance())
+    return AdaptingTask(config, normal, [foreign()], stored, place / "run", CPU, Provenance())
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +64,11 @@ def logits(network: NormalityClassifier, frames: Tensor) -> Tensor:
 
 
 def test_a_change_is_where_it_says_and_of_all_sizes() -> None:
-    random = np.random.default_rng(0)
-    normal, another = (noise(seed, FRAMES).T.numpy() for seed in (1, 2))
+    disturber, random = Disturber([foreign()], FLOOR), np.random.default_rng(0)
+    normal, another = (noise(seed, CROP_FRAMES).T.numpy() for seed in (1, 2))
     shares = []
     for _ in range(200):
-        disturbed, change = disturb(normal, another, FLOOR, random)
+        disturbed, change = disturber(normal, another, random)
         np.testing.assert_allclose(change, np.abs(disturbed - normal))
         assert disturbed.min() >= FLOOR
         shares.append((change > 0.2).mean())
@@ -75,8 +78,10 @@ def test_a_change_is_where_it_says_and_of_all_sizes() -> None:
 
 
 def test_the_same_seed_makes_the_same_disturbance() -> None:
-    normal = noise(1, FRAMES).T.numpy()
-    first, second = (disturb(normal, normal, FLOOR, np.random.default_rng(5)) for _ in range(2))
+    normal = noise(1, CROP_FRAMES).T.numpy()
+    first, second = (
+        Disturber([foreign()], FLOOR)(normal, normal, np.random.default_rng(5)) for _ in range(2)
+    )
     np.testing.assert_array_equal(first[0], second[0])
 
 
