@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +58,8 @@ class Disturber:
     def _once(self, log_mel: Frames, normal: Frames, random: np.random.Generator) -> Frames:
         mask = _patch(log_mel.shape, random)
         level = float((mask * log_mel).sum() / mask.sum())
+        result: NDArray[Any]
+        put_in: NDArray[Any]
         kind = random.random()
         if kind < _WEAKER_SHARE:
             result = log_mel - random.uniform(*_WEAKER_DB) * _NEPERS_PER_DB * mask
@@ -80,7 +83,7 @@ class Disturber:
         """A stretch of another sound, half of the time moved up or down."""
         other = normal
         if random.random() < _FOREIGN_SHARE:
-            sound = self._foreign[random.integers(len(self._foreign))]
+            sound = self._foreign[int(random.integers(len(self._foreign)))]
             num_frames = normal.shape[1]
             start = random.integers(sound.shape[1] - num_frames + 1)
             other = sound[:, start : start + num_frames]
@@ -101,4 +104,6 @@ def _side(size: int, random: np.random.Generator) -> NDArray[np.float64]:
         length = 1.5 * size
     distance = np.abs(np.arange(size) - random.random() * size)
     softness = (0.05 + 0.45 * random.random()) * length / 6 + 0.1
-    return 1 / (1 + np.exp(np.clip((distance - length / 2) / softness, -30, 30)))
+    outside = np.clip((distance - length / 2) / softness, -30, 30)
+    weight: NDArray[np.float64] = 1 / (1 + np.exp(outside))
+    return weight
