@@ -58,8 +58,8 @@ class Disturber:
     def _once(self, log_mel: Frames, normal: Frames, random: np.random.Generator) -> Frames:
         mask = _patch(log_mel.shape, random)
         level = float((mask * log_mel).sum() / mask.sum())
-        result: NDArray[Any]
-        put_in: NDArray[Any]
+        result: NDArray[np.floating[Any]]
+        put_in: NDArray[np.floating[Any]]
         kind = random.random()
         if kind < _WEAKER_SHARE:
             result = log_mel - random.uniform(*_WEAKER_DB) * _NEPERS_PER_DB * mask
@@ -77,7 +77,8 @@ class Disturber:
                 result = np.logaddexp(log_mel, put_in + np.log(mask + _NEVER))
             else:
                 result = (1 - mask) * log_mel + mask * put_in
-        return np.maximum(result, self._floor).astype(np.float32)
+        floored: Frames = np.maximum(result, self._floor).astype(np.float32)
+        return floored
 
     def _other(self, normal: Frames, random: np.random.Generator) -> Frames:
         """A stretch of another sound, half of the time moved up or down."""
