@@ -17,7 +17,7 @@ import json
 import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -214,6 +214,7 @@ def load_model(
     vae = load_vae(checkpoint, source=str(name)).to(device)
     sound = None if vocoder is None else load_vocoder(vocoder).to(device)
     table = checkpoint.frequency_table
+    normality = load_normality(checkpoint, source=str(name))
     return Model(
         name=str(name),
         id=model_id(vae, checkpoint.config, table),
@@ -223,7 +224,7 @@ def load_model(
         quality_scale=checkpoint.quality_scale,
         provenance=checkpoint.provenance,
         frequency_table=table,
-        normality=load_normality(checkpoint, device),
+        normality=None if normality is None else normality.to(device),
     )
 
 
@@ -233,7 +234,7 @@ def load_vae(checkpoint: Checkpoint, source: str) -> HVAE:
     return vae.eval().requires_grad_(False)
 
 
-def load_normality(checkpoint: Checkpoint, device: str = "cpu") -> NormalityClassifier | None:
+def load_normality(checkpoint: Checkpoint, source: str) -> NormalityClassifier | None:
     """The network that an adapted model has beside its VAE, in evaluation mode."""
     tensors = {
         name.removeprefix(NORMALITY_PREFIX): tensor.float()
@@ -243,8 +244,7 @@ def load_normality(checkpoint: Checkpoint, device: str = "cpu") -> NormalityClas
     if not tensors:
         return None
     network = NormalityClassifier(checkpoint.config.spectrogram.num_mels)
-    network.load_state_dict(tensors)
-    return network.eval().requires_grad_(False).to(device)
+    return _loaded(network, tensors, source).eval().requires_grad_(False)
 
 
 def load_vocoder(name: str | Path = VOCODER) -> Vocoder:
@@ -262,11 +262,15 @@ def fill(network: _Network, checkpoint: Checkpoint, kind: str, source: str) -> _
     """
     if checkpoint.kind != kind:
         raise CheckpointError(f"{source}: expected a {kind}, got a {checkpoint.kind}")
-    tensors: dict[str, Any] = {
+    tensors = {
         name: tensor.float() if tensor.is_floating_point() else tensor
         for name, tensor in checkpoint.tensors.items()
         if not name.startswith((CODEC_PREFIX, NORMALITY_PREFIX))
     }
+    return _loaded(network, tensors, source)
+
+
+def _loaded(network: _Network, tensors: dict[str, Tensor], source: str) -> _Network:
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:

@@ -17,7 +17,7 @@ ones of their kind (docs/anomaly.md).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -56,19 +56,17 @@ class Surprise:
     Attributes:
         total: Of the whole, -log10 of a share of normal blocks.
         blocks: `[block]`, of each 0.37 s.
-        views: `[view, block]`, the same for each view.
-        names: Of the views.
+        views: `[view, block]`, the same for each of `VIEWS`, the last only if there is one.
     """
 
     total: float
     blocks: Values
     views: Values
-    names: tuple[str, ...]
 
     @property
     def leading_view(self) -> str:
         """The view that is the most surprised."""
-        return self.names[int(self.views.max(axis=1).argmax())]
+        return VIEWS[int(self.views.max(axis=1).argmax())]
 
     def per_second(self, seconds: float) -> Values:
         """`[second]`: the most surprising block that touches each second."""
@@ -112,27 +110,28 @@ class Detector:
     def __init__(self, profiles: Sequence[Arrays], seed: int = 0) -> None:
         random = np.random.default_rng(seed)
         sample = _Sample(profiles, random)
-        self._names = sample.views
         folds = np.arange(len(sample)) % _FOLDS
         blocks = [sample.draw(index) for index in range(len(sample))]
-        self._judges = self._learnt(blocks)
+        self._judges = _judges(blocks)
         judged: list[list[list[Values]]] = []  # by fold, sound and view
         for fold in range(_FOLDS):
-            judges = self._learnt([b for b, own in zip(blocks, folds, strict=True) if own != fold])
-            chosen = np.flatnonzero(folds == fold)
-            judged.append([self._distances(judges, sample[int(index)]) for index in chosen])
+            seen = [block for block, own in zip(blocks, folds, strict=True) if own != fold]
+            judges = _judges(seen)
+            judged.append(
+                [_distances(judges, sample[int(index)]) for index in np.flatnonzero(folds == fold)]
+            )
         self._tails = _tails(judged)
         # Nor are they compared with their own blocks, which would make them less surprising.
         others = [_tails(judged[:fold] + judged[fold + 1 :]) for fold in range(_FOLDS)]
         pairs = zip(others, judged, strict=True)
         self.normal_totals = np.sort(
-            [self._surprise(tails, found).total for tails, fold in pairs for found in fold]
+            [_surprise(tails, distances).total for tails, fold in pairs for distances in fold]
         )
         self._cell_mean, self._cell_deviation = sample.cell_statistics()
 
     def judge(self, profile: Arrays) -> Surprise:
         """How surprising a sound is."""
-        return self._surprise(self._tails, self._distances(self._judges, profile))
+        return _surprise(self._tails, _distances(self._judges, profile))
 
     def share_above(self, total: float) -> float:
         """The share of normal sounds that are at least as surprising, never 0."""
@@ -153,26 +152,6 @@ class Detector:
         unusual = (cells - self._cell_mean) / self._cell_deviation
         heat: NDArray[np.float32] = np.maximum(unusual[0], np.abs(unusual[1]))
         return heat
-
-    def _learnt(self, blocks: Sequence[Sequence[Values]]) -> list[_Judge]:
-        """What judges each view, having seen these blocks of files."""
-        judges: list[_Judge] = []
-        for view, name in enumerate(self._names):
-            seen = np.concatenate([of_file[view] for of_file in blocks]).astype(np.float64)
-            judges.append(_as_it_is if name == _DISTURBANCES else _Distance(seen))
-        return judges
-
-    def _distances(self, judges: Sequence[_Judge], profile: Arrays) -> list[Values]:
-        """`[block]` of each view."""
-        pairs = zip(judges, self._names, strict=True)
-        return [judge(profile[name]) for judge, name in pairs]
-
-    def _surprise(self, tails: Sequence[_Tail], distances: Sequence[Values]) -> Surprise:
-        pairs = zip(tails, distances, strict=True)
-        views = np.stack([tail.surprise(values) for tail, values in pairs])
-        blocks = views.max(axis=0)
-        top = np.sort(blocks)[-max(1, round(_TOP_SHARE * len(blocks))) :]
-        return Surprise(float(top.mean()), blocks, views, self._names)
 
 
 class _Distance:
@@ -196,12 +175,6 @@ class _Distance:
     def _standardised(self, values: Values) -> Values:
         standardised: Values = (values.T.astype(np.float64) - self._mean) / self._deviation
         return standardised
-
-
-def _as_it_is(values: Values) -> Values:
-    """What the network says is a distance already."""
-    logits: Values = values[0].astype(np.float64)
-    return logits
 
 
 class _Tail:
@@ -235,18 +208,17 @@ class _Sample:
     def __init__(self, profiles: Sequence[Arrays], random: np.random.Generator) -> None:
         chosen = random.permutation(len(profiles))[:MAX_NORMAL_FILES]
         self._profiles, self._random = profiles, random
-        known = profiles[int(chosen[0])] if len(chosen) else {}
-        self.views = tuple(name for name in VIEWS if name in known)
         self._places: list[tuple[int, int, int | None]] = [
             (int(index), 0, None) for index in np.sort(chosen)
         ]
         if len(chosen) < _FOLDS:
-            self._places = list(self._pieces())
-        if len(self._places) < _FOLDS:
-            raise ConfigError(
-                f"expected at least {_FOLDS} normal files, or a minute of normal sound, got "
-                f"{len(profiles)} files; give more of it"
-            )
+            blocks = [profiles[file][VIEWS[0]].shape[1] for file, _, _ in self._places]
+            require_enough(blocks)
+            self._places = [
+                (file, start, start + _PIECE_BLOCKS)
+                for (file, _, _), count in zip(self._places, blocks, strict=True)
+                for start in _piece_starts(count)
+            ]
 
     def __len__(self) -> int:
         return len(self._places)
@@ -254,11 +226,11 @@ class _Sample:
     def __getitem__(self, index: int) -> Arrays:
         file, start, stop = self._places[index]
         profile = self._profiles[file]
-        return {name: profile[name][..., start:stop] for name in self.views}
+        return {name: profile[name][..., start:stop] for name in VIEWS if name in profile}
 
     def draw(self, index: int) -> list[Values]:
         """Some blocks `[block, channel]` of a sound, of each view."""
-        views = list(self[index].values())
+        views = _views(self[index])
         limit = max(_LEAST_BLOCKS_OF_FILE, _MAX_BLOCKS // len(self))
         chosen = np.sort(self._random.permutation(views[0].shape[1])[:limit])
         return [view.T[chosen] for view in views]
@@ -275,15 +247,63 @@ class _Sample:
         mean = sums / count
         return mean, np.sqrt(np.maximum(squares / count - mean**2, 0.0)) + 0.05
 
-    def _pieces(self) -> Iterator[tuple[int, int, int | None]]:
-        for file, _, _ in self._places:
-            blocks = self._profiles[file][self.views[0]].shape[1]
-            for start in range(0, max(1, blocks - _PIECE_BLOCKS // 2), _PIECE_BLOCKS):
-                yield file, start, start + _PIECE_BLOCKS
+
+def require_enough(blocks: Sequence[int]) -> None:
+    """Refuse normal sounds, files of so many blocks, that no detector can learn from.
+
+    Raises:
+        ConfigError: If there are fewer than five files and less than some 50 s.
+    """
+    pieces = sum(len(_piece_starts(count)) for count in blocks)
+    if max(len(blocks), pieces) < _FOLDS:
+        raise ConfigError(
+            f"expected at least {_FOLDS} normal files, or a minute of normal sound, got "
+            f"{len(blocks)} files; give more of it"
+        )
+
+
+def _piece_starts(blocks: int) -> range:
+    """Where the pieces of a file begin."""
+    return range(0, max(1, blocks - _PIECE_BLOCKS // 2), _PIECE_BLOCKS)
+
+
+def _views(profile: Arrays) -> list[Values]:
+    return [profile[name] for name in VIEWS if name in profile]
+
+
+def _stacked(blocks: Sequence[Sequence[Values]], view: int) -> Values:
+    return np.concatenate([of_file[view] for of_file in blocks]).astype(np.float64)
+
+
+def _judges(blocks: Sequence[Sequence[Values]]) -> list[_Judge]:
+    """What judges each view, having seen these blocks of files."""
+    names = VIEWS[: len(blocks[0])]
+    return [
+        _as_it_is if name == _DISTURBANCES else _Distance(_stacked(blocks, view))
+        for view, name in enumerate(names)
+    ]
+
+
+def _as_it_is(values: Values) -> Values:
+    """What the network says is a distance already."""
+    logits: Values = values[0].astype(np.float64)
+    return logits
+
+
+def _distances(judges: Sequence[_Judge], profile: Arrays) -> list[Values]:
+    """`[block]` of each view."""
+    return [judge(values) for judge, values in zip(judges, _views(profile), strict=True)]
 
 
 def _tails(judged: Sequence[Sequence[Sequence[Values]]]) -> list[_Tail]:
     """Of each view, over all folds and sounds."""
     sounds = [distances for fold in judged for distances in fold]
-    by_view = zip(*sounds, strict=True)
-    return [_Tail(np.concatenate(of_view)) for of_view in by_view]
+    return [_Tail(np.concatenate(of_view)) for of_view in zip(*sounds, strict=True)]
+
+
+def _surprise(tails: Sequence[_Tail], distances: Sequence[Values]) -> Surprise:
+    pairs = zip(tails, distances, strict=True)
+    views = np.stack([tail.surprise(values) for tail, values in pairs])
+    blocks = views.max(axis=0)
+    top = np.sort(blocks)[-max(1, round(_TOP_SHARE * len(blocks))) :]
+    return Surprise(float(top.mean()), blocks, views)

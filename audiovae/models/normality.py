@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from audiovae.models.blocks import step_mask
+
 NORMALITY_PREFIX: Final = "normality."
 """Before the names of its tensors in a model file."""
 STEP_FRAMES: Final = 4
@@ -90,9 +92,9 @@ class NormalityClassifier(nn.Module):
 
 def inner_mask(num_frames: Tensor, frames: int) -> Tensor:
     """`[batch, 1, frame]`: 1 within sounds of these lengths `[batch]`, but for their edges."""
-    places = torch.arange(frames, device=num_frames.device)
-    inside = (places >= EDGE_FRAMES) & (places < num_frames[:, None] - EDGE_FRAMES)
-    return inside[:, None].float()
+    mask = step_mask(num_frames - EDGE_FRAMES, frames, stride=1)
+    mask[..., :EDGE_FRAMES] = 0
+    return mask
 
 
 def _running_mean(log_mel: Tensor, mask: Tensor) -> Tensor:

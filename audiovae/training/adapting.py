@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from audiovae.checkpoint import Checkpoint, Provenance, load_vae, save_vae
 from audiovae.config import ModelConfig
+from audiovae.models.blocks import step_mask
 from audiovae.models.normality import EDGE_FRAMES, STEP_FRAMES, NormalityClassifier
 from audiovae.training.crops import draw_crops, to_device
 from audiovae.training.data import Corpus, log_mel_statistics
@@ -142,8 +143,7 @@ class AdaptingTask:
         )
         seed = int(torch.randint(2**62, (), generator=generator))
         random = np.random.default_rng(seed)
-        places = torch.arange(training.crop_frames)
-        mask = (places < crops.lengths[:, None])[:, None].float()
+        mask = step_mask(crops.lengths, training.crop_frames, stride=1)
         floor = self.config.spectrogram.log_floor
         normal = (crops.data.float().transpose(1, 2) * mask + floor * (1 - mask)).numpy()
         seen, change = np.empty_like(normal), np.zeros_like(normal)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import torch
 
 import audiovae
+from audiovae.analysis.anomaly import require_enough
+from audiovae.analysis.profile import BLOCK_FRAMES
 from audiovae.checkpoint import Provenance, load_model
 from audiovae.commands import Interrupted
 from audiovae.generation import Studio, Wish
@@ -45,6 +47,7 @@ def adapt(checkpoint: str, normal: Path, results: Path, minutes: float, device: 
         The path of a model file that holds the model and the network.
 
     Raises:
+        ConfigError: If there is too little normal sound to compare with afterwards.
         Interrupted: If the user asked to stop; the run goes on next time.
     """
     asked = f"{weights_identity(checkpoint)}/{minutes:g}"
@@ -64,6 +67,7 @@ def _train(
     data = TrainingData(normal, config.spectrogram, torch.device("cpu"), reused=False)
     with OutputLock(run_dir, normal):
         normal_sounds = data.log_mels
+        require_enough([-(-frames // BLOCK_FRAMES) for frames in normal_sounds.lengths.tolist()])
         origin = Provenance(audiovae.__version__, data.description, seed=config.training.seed)
         provenance = initial.passed_on(origin, config.kind)
         foreign = _drawn_sounds(checkpoint, device)

@@ -56,8 +56,8 @@ def test_a_model_that_was_not_adapted_has_a_view_less(detector: Detector) -> Non
     profiles = [profile(seed) for seed in range(10)]
     for one in profiles:
         del one["disturbances"]
-    assert Detector(profiles).judge(profiles[0]).names == VIEWS[:-1]
-    assert detector.judge(profile(0)).names == VIEWS
+    assert len(Detector(profiles).judge(profiles[0]).views) == len(VIEWS) - 1
+    assert len(detector.judge(profile(0)).views) == len(VIEWS)
 
 
 def test_seconds_take_the_blocks_that_touch_them(detector: Detector) -> None:

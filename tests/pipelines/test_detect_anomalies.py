@@ -127,6 +127,20 @@ def test_an_adapted_model_sees_more(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "validation step=" not in capsys.readouterr().out  # it is taken as it is
 
 
+def test_too_little_normal_sound_is_refused_before_anything_is_learnt(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_machine(tmp_path / "normal", 4)
+    arguments = ["--normal", tmp_path / "normal", "--test", made / "test", "--adapt", "0.05"]
+    checkpoint = made / "models" / "tiny.safetensors"
+    results = tmp_path / "results"
+    assert main([*map(str, arguments), "--checkpoint", str(checkpoint),
+                 "--output-dir", str(results)]) == 1  # fmt: skip
+    said = capsys.readouterr()
+    assert "expected at least 5 normal files" in said.err
+    assert "step=" not in said.out
+
+
 def test_outputs_never_hold_the_inputs(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(made, "--output-dir", str(made)) == 2
     assert "does not contain the inputs" in capsys.readouterr().err

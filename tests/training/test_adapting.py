@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from audiovae.checkpoint import Provenance, load_checkpoint, load_model, load_normality
+from audiovae.checkpoint import Provenance, load_checkpoint, load_model
 from audiovae.models.normality import EDGE_FRAMES, NormalityClassifier, inner_mask
 from audiovae.training.adapting import CROP_FRAMES, AdaptingTask, adapting_config
 from audiovae.training.data import Corpus
@@ -87,7 +87,7 @@ def test_the_same_seed_makes_the_same_disturbance() -> None:
 
 @pytest.mark.parametrize("fault", ["click", "tone", "gap"])
 def test_it_tells_faults_that_it_was_never_shown(adapted: Path, fault: str) -> None:
-    network = load_normality(load_checkpoint(adapted / "run" / "model.safetensors"))
+    network = load_model(adapted / "run" / "model.safetensors", vocoder=None).normality
     assert network is not None
     healthy = [logits(network, noise(100 + index)) for index in range(10)]
     broken = noise(200)
@@ -103,7 +103,7 @@ def test_it_tells_faults_that_it_was_never_shown(adapted: Path, fault: str) -> N
 
 
 def test_sounds_that_it_has_seen_are_no_more_normal_to_it_than_new_ones(adapted: Path) -> None:
-    network = load_normality(load_checkpoint(adapted / "run" / "model.safetensors"))
+    network = load_model(adapted / "run" / "model.safetensors", vocoder=None).normality
     assert network is not None
     seen, new = (
         torch.stack([logits(network, noise(first + index)).max() for index in range(8)])
