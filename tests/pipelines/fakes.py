@@ -179,6 +179,11 @@ def contents(folder: Path, pattern: str = "*.resynth.*") -> dict[str, bytes]:
     }
 
 
+def published(folder: Path) -> list[Path]:
+    """What a run that still works has put in place, at the top: below, its work folder changes."""
+    return sorted(folder.glob("*.resynth.*"))
+
+
 def all_contents(folder: Path) -> dict[str, bytes]:
     """Every output, compressed ones included (but not the ledger and its company)."""
     return contents(folder) | contents(folder, "*.avae")

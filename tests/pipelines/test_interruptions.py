@@ -10,7 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.fakes import AT_GATE_NAME, GATE_NAME, all_contents, contents, write_tone
+from tests.pipelines.fakes import (
+    AT_GATE_NAME,
+    GATE_NAME,
+    all_contents,
+    contents,
+    published,
+    write_tone,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FILES = 8
@@ -36,7 +43,7 @@ def start(folder: Path, output: Path, workers: int = 2) -> subprocess.Popen[str]
 
 def wait_for_outputs(output: Path, count: int) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while len(list(output.glob("*.resynth.wav"))) < count:
+    while len(published(output)) < count:
         assert time.monotonic() < deadline, "no outputs appeared"
         time.sleep(0.01)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipelines.fakes import GATE_NAME, PATIENCE, all_contents, contents, rows, write_tone
+from tests.pipelines.fakes import GATE_NAME, PATIENCE, all_contents, published, rows, write_tone
 from tests.pipelines.processes import Command, kill
 
 pytestmark = pytest.mark.ray
@@ -87,7 +87,7 @@ def test_busy_and_idle_actors_are_killed_and_nobody_is_blamed(folder: Path, tmp_
     write_tone(folder / "gated.wav", ALONE_IN_ITS_PACK_SECONDS)
     output = tmp_path / "out"
     command = start(folder, output)
-    command.wait_for(lambda: len(contents(output)) >= 10, "outputs")
+    command.wait_for(lambda: len(published(output)) >= 10, "outputs")
     command.wait_for(
         lambda: len(command.actors(BUSY)) == 1 and len(command.actors()) == 2, "one that waits"
     )
@@ -126,7 +126,7 @@ def test_the_driver_is_killed_and_its_workers_go_with_it(folder: Path, tmp_path:
     write_tone(folder / "gated.wav", ALONE_IN_ITS_PACK_SECONDS)
     output = tmp_path / "out"
     command = start(folder, output)
-    command.wait_for(lambda: contents(output), "an output")
+    command.wait_for(lambda: published(output), "an output")
     command.process.kill()
     command.end()
     (folder / GATE_NAME).touch()

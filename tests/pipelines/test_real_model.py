@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from audiovae.audio import Clip, probe_audio, write_audio
-from tests.pipelines.fakes import all_contents, contents, rows
+from tests.pipelines.fakes import all_contents, contents, published, rows
 from tests.small_models import write_tiny_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,7 +102,7 @@ def test_kill_9_and_rerun_with_other_workers(
     output = tmp_path / "out"
     with start(models, folder, output, workers=2) as run:
         deadline = time.monotonic() + PATIENCE_SECONDS
-        while not list(output.glob("*.resynth.wav")):  # published ones: the work folder changes
+        while not published(output):
             assert time.monotonic() < deadline, "no outputs appeared"
             time.sleep(0.005)
         run.kill()
