@@ -16,6 +16,7 @@ from audiovae.commands import Interrupted
 from audiovae.generation import Studio, Wish
 from audiovae.pretrained import find_checkpoint
 from audiovae.training.adapting import AdaptingTask, adapting_config
+from audiovae.training.decoding import audio_paths
 from audiovae.training.initial import MODEL_NAME, initial_weights
 from audiovae.training.loop import train
 from audiovae.training.state import STATE_NAME
@@ -39,7 +40,7 @@ def adapt(checkpoint: str, normal: Path, results: Path, minutes: float, device: 
     Args:
         checkpoint: Name or path of the model.
         normal: Directory of normal sounds.
-        results: Where the run goes, in a folder that its weights and minutes name.
+        results: Where the run goes, in a folder that model, minutes and normal files name.
         minutes: How long to train.
         device: Where: auto, cpu or cuda.
 
@@ -50,12 +51,21 @@ def adapt(checkpoint: str, normal: Path, results: Path, minutes: float, device: 
         ConfigError: If there is too little normal sound to compare with afterwards.
         Interrupted: If the user asked to stop; the run goes on next time.
     """
-    asked = f"{weights_identity(checkpoint)}/{minutes:g}"
+    asked = f"{weights_identity(checkpoint)}/{minutes:g}/{_state_of(normal)}"
     run_dir = results / f"adapted_{hashlib.sha256(asked.encode()).hexdigest()[:12]}"
     model = run_dir / MODEL_NAME
     if not model.is_file():
         _train(checkpoint, normal, run_dir, minutes, torch.device(resolve_device(device)))
     return str(model)
+
+
+def _state_of(directory: Path) -> list[tuple[str, int, int]]:
+    """Name, bytes and time of every audio file: a folder that changed is learnt from anew."""
+    files = [path for path in audio_paths(directory) if path.is_file()]  # not a broken link
+    return [
+        (str(path.relative_to(directory)), path.stat().st_size, path.stat().st_mtime_ns)
+        for path in files
+    ]
 
 
 def _train(

@@ -125,6 +125,9 @@ def test_an_adapted_model_sees_more(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert np.isfinite(disturbances).all()
     assert run(tmp_path, "--adapt", "0.05") == 0
     assert "validation step=" not in capsys.readouterr().out  # it is taken as it is
+    write_machine(tmp_path / "normal", 1, first=6)
+    assert run(tmp_path, "--adapt", "0.05") == 0
+    assert "validation step=" in capsys.readouterr().out  # there is more to learn from
 
 
 def test_too_little_normal_sound_is_refused_before_anything_is_learnt(
