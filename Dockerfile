@@ -31,12 +31,12 @@ RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))
 # then one command on PATH for each of pipelines/.
 RUN --mount=type=bind,target=/source,rw \
     pip install --no-cache-dir --no-deps /source \
-    && for file in /source/pipelines/[a-z]*.py; do \
+    && for file in $(grep -l __main__ /source/pipelines/[a-z]*.py); do \
         name="$(basename "$file" .py)"; \
         printf '#!/bin/sh\nexec python -m pipelines.%s "$@"\n' "$name" > "/usr/local/bin/$name"; \
         chmod +x "/usr/local/bin/$name"; \
     done
-COPY LICENSE ./
+COPY LICENSE LICENSE-FluidR3 ./
 COPY configs configs/
 COPY examples examples/
 

@@ -15,23 +15,28 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from audiovae.arithmetic import attribute_vector, interpolate, transfer
-    from audiovae.audio import AudioInfo, Clip, probe_audio, read_audio, write_audio
+    from audiovae.audio import AudioInfo, Clip, probe_audio, read_audio, resample, write_audio
     from audiovae.checkpoint import Model, load_model
     from audiovae.clips import decode, encode
-    from audiovae.config import ModelConfig, load_config
+    from audiovae.config import ModelConfig, SpectrogramConfig, load_config
+    from audiovae.errors import AudioVAEError
     from audiovae.files import compress, decompress, resynthesize
     from audiovae.latents import Conditions, Latents
     from audiovae.spectrogram import log_mel_spectrogram
+    from audiovae.timbre.value import Timbre
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AudioInfo",
+    "AudioVAEError",
     "Clip",
     "Conditions",
     "Latents",
     "Model",
     "ModelConfig",
+    "SpectrogramConfig",
+    "Timbre",
     "__version__",
     "attribute_vector",
     "compress",
@@ -44,6 +49,7 @@ __all__ = [
     "log_mel_spectrogram",
     "probe_audio",
     "read_audio",
+    "resample",
     "resynthesize",
     "transfer",
     "write_audio",
@@ -57,16 +63,20 @@ _HOMES = {
     "Clip": "audio",
     "probe_audio": "audio",
     "read_audio": "audio",
+    "resample": "audio",
     "write_audio": "audio",
     "Model": "checkpoint",
     "load_model": "checkpoint",
     "decode": "clips",
     "encode": "clips",
     "ModelConfig": "config",
+    "SpectrogramConfig": "config",
     "load_config": "config",
+    "AudioVAEError": "errors",
     "Conditions": "latents",
     "Latents": "latents",
     "log_mel_spectrogram": "spectrogram",
+    "Timbre": "timbre.value",
     "compress": "files",
     "decompress": "files",
     "resynthesize": "files",

@@ -40,7 +40,7 @@ def interpolate(
         first: Where an amount of 0 is.
         second: Where an amount of 1 is.
         amount: How far to go.
-        levels: The levels that move; None for all of them.
+        levels: The levels that move besides the timbre code; None for all of them.
         along: The way to take.
 
     Raises:

@@ -32,7 +32,7 @@ from audiovae.models.hvae import HVAE
 from audiovae.models.identity import CODEC_PREFIX, model_id
 from audiovae.models.normality import NORMALITY_PREFIX, NormalityClassifier
 from audiovae.models.vocoder import Vocoder
-from audiovae.pretrained import VOCODER, find_checkpoint
+from audiovae.pretrained import OWN_VOCODER, VOCODER, find_checkpoint, find_vocoder
 
 _FORMAT = "audiovae"
 _FORMAT_VERSION = 1
@@ -198,21 +198,29 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def load_model(
-    name: str | Path = "base", device: str = "cpu", vocoder: str | Path | None = VOCODER
+    name: str | Path = "base", device: str = "cpu", vocoder: str | Path | None = OWN_VOCODER
 ) -> Model:
     """Load a VAE and the vocoder that sounds it.
 
     Args:
         name: A shipped model's name, or the path of a model file.
         device: Where to put the weights.
-        vocoder: The same for the vocoder; None for Griffin-Lim.
+        vocoder: The same for the vocoder; None for Griffin-Lim. As it is, the one that was trained
+            with the model and lies beside its file, or else the shipped one.
 
     Raises:
-        CheckpointError: If there is no such model, or its file cannot be used.
+        CheckpointError: If there is no such model, or its file cannot be used, or model and
+            vocoder are of different spectrograms.
     """
     checkpoint = load_checkpoint(find_checkpoint(name))
     vae = load_vae(checkpoint, source=str(name)).to(device)
-    sound = None if vocoder is None else load_vocoder(vocoder).to(device)
+    sound = None if vocoder is None else load_vocoder(find_vocoder(name, vocoder)).to(device)
+    if sound is not None and sound.spectrogram != checkpoint.config.spectrogram:
+        raise CheckpointError(
+            f"{name}: expected a model and a vocoder of one spectrogram, got "
+            f"{checkpoint.config.spectrogram} and {sound.spectrogram}; put the vocoder that was "
+            "trained for it beside the model file, as vocoder.safetensors"
+        )
     table = checkpoint.frequency_table
     normality = load_normality(checkpoint, source=str(name))
     return Model(

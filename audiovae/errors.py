@@ -50,7 +50,7 @@ class CorruptAudioError(AudioReadError):
 
 
 class NonFiniteAudioError(AudioReadError):
-    """The file holds samples that are NaN or infinite."""
+    """Samples are NaN or infinite."""
 
 
 class UnsupportedAudioError(AudioReadError):

@@ -10,11 +10,15 @@ from audiovae.compressed import find_model_name
 from audiovae.errors import AudioVAEError
 
 
-def compressed_lines(path: Path) -> tuple[list[str], bool]:
+def compressed_lines(path: Path, checkpoint: str | None = None) -> tuple[list[str], bool]:
     """Describe a compressed file, one fact a line, and say whether anything in it is damaged.
 
     Every chunk's checksum is checked; with the model at hand its symbols are decoded too, which
     gives the rate of each level.
+
+    Args:
+        path: The file.
+        checkpoint: Name or path of the model; None for the shipped one that the file names.
 
     Raises:
         BitstreamError: If the header or the table of chunks is damaged.
@@ -37,15 +41,15 @@ def compressed_lines(path: Path) -> tuple[list[str], bool]:
             f"bytes: {reader.num_bytes}, of these header and table: {reader.container_bytes}",
             f"kbps: {reader.kbps:.4f}",
         ]
-        rates, damage = _walk(reader)
+        rates, damage = _walk(reader, checkpoint)
     return [*lines, *rates, *[f"damage: {line}" for line in damage or ["none"]]], bool(damage)
 
 
-def _walk(reader: AvaeReader) -> tuple[list[str], list[str]]:
+def _walk(reader: AvaeReader, checkpoint: str | None) -> tuple[list[str], list[str]]:
     """Rates by level if the model is at hand, and the damage that was found."""
     header = reader.header
     try:
-        model = load_model(find_model_name(header), vocoder=None)
+        model = load_model(checkpoint or find_model_name(header), vocoder=None)
         reader.require_model(model)
     except AudioVAEError as error:
         model, why = None, str(error)

@@ -28,9 +28,10 @@ def read_labels(path: Path) -> dict[str, str]:
                     f"{', '.join(columns) or 'an empty file'}; mend or remove it"
                 )
             return {row["file"]: (row["class"] or "").strip() for row in reader}
-    except OSError as error:
+    except (OSError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or error
         raise ConfigError(
-            f"{path}: expected a CSV file of labels, got {error.strerror or error}; check the path"
+            f"{path}: expected a CSV file of labels, got {reason}; check the path"
         ) from None
 
 

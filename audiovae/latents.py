@@ -78,7 +78,7 @@ class Detail:
         return replace(self, lacking=lacking, decoded=decoded)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Latents:
     """Latent groups of a batch of chunks, coarse to fine, and the model they belong to.
 

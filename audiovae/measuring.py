@@ -22,6 +22,7 @@ from audiovae.analysis.pooling import Arrays
 from audiovae.audio import AudioInfo
 from audiovae.checkpoint import Model
 from audiovae.chunks import batches_by_shape, chunk_range, core_range, padded_frames
+from audiovae.codec import require_grid
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioVAEError, ConfigError
 from audiovae.reports import FileReport, SpanReport, file_report
@@ -89,7 +90,12 @@ class Measurer:
     """Measures files. Safe to share between threads."""
 
     def __init__(self, model: Model, measurement: Measurement, device: str = "cpu") -> None:
-        """Move the model to `device`."""
+        """Move the model to `device`.
+
+        Raises:
+            ModelMismatchError: If its spectrogram has another grid than files have.
+        """
+        require_grid(model)
         self._device = torch.device(device)
         model.vae.to(self._device)
         if model.normality is not None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from audiovae.audio import AudioReader, ResampledReader
 from audiovae.checkpoint import Model, QualityPoint
 from audiovae.chunks import chunk_range
+from audiovae.codec import chunk_bytes, head_bytes
 from audiovae.compressed import file_header
 from audiovae.errors import ConfigError
 from audiovae.reconstruct import Reconstructor
@@ -22,8 +23,6 @@ TOLERANCE = 0.02
 """A search ends this close to the target, relative."""
 _MAX_TRIALS = 8
 _MAX_SAMPLED_CHUNKS = 64
-_FIXED_BYTES = 16  # magic, version, lengths and checksums of header and table
-_ENTRY_BYTES = 10  # a chunk's length and its two checksums
 _TOLD_DEVIATION = 0.05
 _MAX_SEARCHES_KEPT = 64
 _SMALLEST_STEP = 1e-3  # in log lambda: closer trials make the same file
@@ -148,12 +147,12 @@ def choose_log_lambda(
     # Channels that are alike in one chunk only share its code, which is stored for each of them.
     stored = [channels / len(of_chunk) for of_chunk in by_chunk for _ in of_chunk]
     # Which channels are copies takes a byte each.
-    head = len(header.to_bytes()) + header.num_channels
-    fixed = head + _FIXED_BYTES + _ENTRY_BYTES * header.num_chunks * channels
+    copies = header.num_channels if channels < header.num_channels else 0
+    fixed = head_bytes(header) + copies
 
     def measure(log_lambda: float) -> float:
         sizes = reconstructor.payload_bytes(log_mels, log_lambda)
-        total = sum(size * times for size, times in zip(sizes, stored, strict=True))
+        total = sum(chunk_bytes(size) * times for size, times in zip(sizes, stored, strict=True))
         return fixed + total * header.num_chunks / len(picked)
 
     found = search_log_lambda(

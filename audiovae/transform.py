@@ -6,6 +6,7 @@ are joined when all of them are there.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from audiovae.audio import (
     is_compressed,
 )
 from audiovae.checkpoint import Model
-from audiovae.codec import AvaeReader, DamagedChunkError
+from audiovae.codec import AvaeReader, DamagedChunkError, require_grid
 from audiovae.compressed import file_channels, file_header, quality_lambda, write_spans
 from audiovae.errors import AudioVAEError, BitstreamError, ConfigError
 from audiovae.parts import Part, load_part, save_part
@@ -59,6 +60,16 @@ class TransformSettings:
     move: TimbreMove | None = None
     polish_steps: int = DEFAULT_POLISH_STEPS
 
+    def __post_init__(self) -> None:
+        """Refuse a rate or a size that no file can have.
+
+        Raises:
+            ConfigError: If it is not above 0.
+        """
+        for name, value in (("kbps", self.kbps), ("max_bytes", self.max_bytes)):
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"expected {name} above 0, got {value}; leave it out or mend it")
+
 
 Outputs = Mapping[str, Path]
 """Destination of each product."""
@@ -81,8 +92,10 @@ class Transformer:
 
         Raises:
             ConfigError: If the model has no such quality, or cannot compress.
-            ModelMismatchError: If the move is to a timbre of another model.
+            ModelMismatchError: If the move is to a timbre of another model, or the model's
+                spectrogram has another grid than files have.
         """
+        require_grid(model)
         if COMPRESS in settings.products and model.frequency_table is None:
             raise ConfigError(
                 f"expected a model with the quantized or the vq bottleneck to compress with, got "

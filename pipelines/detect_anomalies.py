@@ -131,7 +131,7 @@ def _judge(
         judgement = judge_files(
             detector, test_files, profiles, false_alarm_rate, known, results, display.show
         )
-        facts = PageFacts(test.name, normal.name, model, len(normal_files))
+        facts = PageFacts(test.name, normal.name, model)
         page = write_anomaly_page(results, facts, judgement, detector, test_files, profiles)
     return judgement, page
 

@@ -55,11 +55,16 @@ writes family.csv and family.md: likelihoods, rates, samples and latent spaces o
 
 @app.command(epilog=_EXAMPLE.strip().replace("\n\n", "\0").replace("\n", " ").replace("\0", "\n\n"))
 def evaluate(
+    context: typer.Context,
     data: Annotated[Path, typer.Option(help="Directory of audio, with all below it.")],
     checkpoint: Annotated[str, typer.Option(help="Name of a model, or path of its file.")] = "base",
     vocoder: Annotated[
-        str, typer.Option(help="The same for the vocoder; none: Griffin-Lim alone.")
-    ] = "vocoder",
+        str,
+        typer.Option(
+            help="The same for the vocoder; own: that beside the model file, or else the shipped "
+            "one; none: Griffin-Lim alone."
+        ),
+    ] = "own",
     qualities: Annotated[str, typer.Option(help="Such as 1-8, 6 or 2,4,6.")] = "1-8",
     polish: PolishOption = 16,
     output_dir: Annotated[
@@ -101,6 +106,7 @@ def evaluate(
 
     results = output_dir or data.resolve().parent / (data.resolve().name + _OUTPUT_SUFFIX)
     if family:
+        _refuse_beside_family(context)
         _compare(
             FamilyRequest(family, data, train_data, soundfont, max_seconds, samples),
             results,
@@ -129,6 +135,14 @@ def evaluate(
     failed = len(clips) - len(measured)
     typer.echo(f"done clips={len(measured)} failed={failed} results={results}")
     raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
+
+
+def _refuse_beside_family(context: typer.Context) -> None:
+    """The family's members are measured as they are: refuse options that would change nothing."""
+    for name in ("checkpoint", "vocoder", "qualities", "polish", "visqol", "device", "workers"):
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageProblem(f"--{name}: expected it without --family, got both; leave one out")
 
 
 def _compare(request: FamilyRequest, results: Path, overwrite: bool) -> NoReturn:

@@ -34,7 +34,9 @@ def evaluate_timbre(
     plain: Annotated[
         str, typer.Option(help="A model without one, to compare with; none: no such row.")
     ] = "base",
-    vocoder: Annotated[str, typer.Option(help="What sounds them: name or path.")] = "vocoder",
+    vocoder: Annotated[
+        str, typer.Option(help="What sounds them: name or path; own: as evaluate has it.")
+    ] = "own",
     programs: Annotated[
         str, typer.Option(help="General MIDI programs, from 0; all ordered pairs are measured.")
     ] = _PROGRAMS,

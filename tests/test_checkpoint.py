@@ -17,9 +17,12 @@ from audiovae.checkpoint import (
     load_vocoder,
     save_vae,
 )
-from audiovae.errors import CheckpointError
+from audiovae.config import load_config
+from audiovae.errors import CheckpointError, ModelMismatchError
+from audiovae.models.hvae import HVAE
 from audiovae.pretrained import find_checkpoint
-from tests.small_models import load_tiny_model, tiny_vae, write_tiny_model
+from audiovae.transform import Transformer, TransformSettings
+from tests.small_models import CONFIGS, load_tiny_model, tiny_vae, write_tiny_model
 
 
 def test_weights_config_and_provenance_come_back(tmp_path: Path) -> None:
@@ -102,6 +105,29 @@ def test_a_vocoder_is_no_vae(tmp_path: Path) -> None:
         load_model(vocoder)
     with pytest.raises(CheckpointError, match="expected a vocoder, got a vae"):
         load_vocoder(vae)
+
+
+def test_a_model_is_sounded_by_the_vocoder_beside_it(tmp_path: Path) -> None:
+    vae, vocoder = write_tiny_model(tmp_path)
+    own = load_model(vae).vocoder
+    assert own is not None
+    assert own.config.width == load_checkpoint(vocoder).config.vocoder.width
+    vocoder.unlink()
+    shipped = load_model(vae).vocoder
+    assert shipped is not None
+    assert shipped.config.width == load_vocoder().config.width > own.config.width
+
+
+def test_a_vocoder_of_another_spectrogram_is_refused(tmp_path: Path) -> None:
+    other = ["spectrogram.sample_rate=22050", "spectrogram.max_hz=11025"]
+    config = load_config(CONFIGS / "tiny.toml", other)
+    path = tmp_path / "other.safetensors"
+    save_vae(path, HVAE(config), Provenance(), ())
+    model = load_model(path, vocoder=None)
+    with pytest.raises(ModelMismatchError, match="by which files are cut into chunks"):
+        Transformer(model, TransformSettings())
+    with pytest.raises(CheckpointError, match="of one spectrogram, got"):
+        load_model(path)
 
 
 def test_an_unknown_name_lists_what_ships(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -154,6 +155,24 @@ def test_a_limit_in_bytes_holds(limit: int) -> None:
     shipped = load_model("base", vocoder=None)  # an untrained model's rate hardly moves
     violin = read_audio(EXAMPLES / "violin_phrase.flac")
     assert 0.9 * limit <= len(compress(violin, shipped, max_bytes=limit)) <= limit
+
+
+def test_the_size_that_is_told_is_that_of_the_file(tmp_path: Path) -> None:
+    shipped = load_model("base", vocoder=None)
+    clip = read_audio(EXAMPLES / "crow.mp3")
+    smallest = len(compress(clip, shipped, max_bytes=1))
+    assert len(compress(clip, shipped, max_bytes=smallest)) == smallest
+    write_audio(tmp_path / "in.wav", clip)
+    settings = TransformSettings((COMPRESS,), max_bytes=1)
+    report = process_file(tmp_path / "in.wav", {COMPRESS: tmp_path / "o.avae"}, shipped, settings)
+    size = (tmp_path / "o.avae").stat().st_size
+    assert report.note == f"asked for 1 bytes, the smallest is {size}"
+
+
+@pytest.mark.parametrize("wish", [{"kbps": 0.0}, {"kbps": float("nan")}, {"max_bytes": 0}])
+def test_a_size_that_cannot_be_is_refused(wish: dict[str, Any], model: Model, clip: Clip) -> None:
+    with pytest.raises(ConfigError, match="above 0"):
+        compress(clip, model, **wish)
 
 
 @pytest.mark.parametrize("kbps", [0.6, 1.5, 3.0])

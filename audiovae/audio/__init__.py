@@ -6,7 +6,12 @@ nominally in [-1, 1]; clipping, DC and values beyond 1 in float files pass throu
 
 from __future__ import annotations
 
-from audiovae.audio.formats import claims_to_be_audio, is_compressed, states_its_length
+from audiovae.audio.formats import (
+    audio_files_below,
+    claims_to_be_audio,
+    is_compressed,
+    states_its_length,
+)
 from audiovae.audio.reader import AudioReader, is_audio_by_content, probe_audio
 from audiovae.audio.resample import RangeReader, ResampledReader, StreamResampler, resample
 from audiovae.audio.values import (
@@ -32,6 +37,7 @@ __all__ = [
     "ResampledReader",
     "StreamResampler",
     "Waveform",
+    "audio_files_below",
     "claims_to_be_audio",
     "describe_range",
     "format_of_name",

@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from audiovae.errors import AudioWriteError
+from audiovae.errors import AudioWriteError, NonFiniteAudioError, ShapeError
 
 Waveform: TypeAlias = NDArray[np.float32]
 AudioPath: TypeAlias = str | os.PathLike[str]
@@ -53,7 +53,7 @@ class AudioInfo:
         return self.num_samples / self.sample_rate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Clip:
     """Audio in memory.
 
@@ -66,6 +66,26 @@ class Clip:
     waveform: Waveform
     sample_rate: int
     bit_depth: int = 16
+
+    def __post_init__(self) -> None:
+        """Refuse what is no sound.
+
+        Raises:
+            NonFiniteAudioError: If a sample is NaN or infinite.
+            ShapeError: If the waveform has no channel axis, or is of integers.
+        """
+        wave = self.waveform
+        if wave.ndim != 2 or not np.issubdtype(wave.dtype, np.floating):
+            raise ShapeError(
+                f"expected a waveform [channel, sample] of floats in [-1, 1], got {wave.dtype} "
+                f"{list(wave.shape)}; add the channel axis with waveform[None], and divide "
+                "integers by their full scale"
+            )
+        if wave.size and not (np.isfinite(wave.min()) and np.isfinite(wave.max())):
+            raise NonFiniteAudioError(
+                "expected finite samples, got NaN or infinity in a waveform; replace them, with "
+                "numpy.nan_to_num for instance"
+            )
 
     @property
     def num_channels(self) -> int:

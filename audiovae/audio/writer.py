@@ -151,7 +151,7 @@ def write_audio(
     Args:
         path: Where; an existing file is replaced.
         clip: A clip, or a waveform `[channel, sample]`, float32.
-        sample_rate: Hz; needed for a bare waveform.
+        sample_rate: Hz; of a bare waveform.
         bit_depth: See `AudioWriter`; None takes the clip's.
         format: "wav", "flac" or "ogg"; None takes it from the suffix.
     """
@@ -162,14 +162,14 @@ def write_audio(
                 "pass sample_rate"
             )
         clip = Clip(clip, sample_rate)
-    if clip.waveform.ndim != 2:
+    elif sample_rate not in (None, clip.sample_rate):
         raise ShapeError(
-            f"expected waveform [channel, sample], got {list(clip.waveform.shape)}; "
-            "add the channel axis with waveform[None]"
+            f"expected the clip's own sample rate of {clip.sample_rate} Hz, got {sample_rate}; "
+            "resample its waveform with audiovae.resample first"
         )
     with AudioWriter(
         path,
-        sample_rate=sample_rate or clip.sample_rate,
+        sample_rate=clip.sample_rate,
         num_channels=clip.num_channels,
         bit_depth=clip.bit_depth if bit_depth is None else bit_depth,
         format=format,
@@ -187,7 +187,7 @@ def format_of_name(path: Path) -> AudioFormat:
     if found is None:
         raise AudioWriteError(
             message(path, "a name that ends in .wav, .flac or .ogg", path.suffix or "no suffix",
-                    "end it so, or pass format=")
+                    "end it so, or say the format")
         )  # fmt: skip
     return found
 

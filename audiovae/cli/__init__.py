@@ -148,18 +148,27 @@ def resynth(
 @app.command(epilog="[bold]Example:[/bold]  audiovae info in.avae")
 def info(
     path: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Audio, a compressed file, or a model file.")
+        Path,
+        typer.Argument(metavar="FILE", help="Audio, a compressed file, a model file or its name."),
     ],
+    checkpoint: Annotated[
+        str | None,
+        typer.Option(
+            help="The model that wrote a compressed file, if it is none that ships.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Say what a file is; of a compressed file also what is damaged in it."""
     from audiovae.audio import is_compressed
+    from audiovae.pretrained import is_shipped
 
-    if path.suffix == ".safetensors":
+    if path.suffix == ".safetensors" or (is_shipped(path) and not path.exists()):
         lines = _model_lines(path)
     elif is_compressed(path):
         from audiovae.inspection import compressed_lines
 
-        lines, is_damaged = compressed_lines(path)
+        lines, is_damaged = compressed_lines(path, checkpoint)
         for line in lines:
             typer.echo(line)
         raise typer.Exit(ExitStatus.FAILED_INPUTS if is_damaged else ExitStatus.DONE)
@@ -202,11 +211,14 @@ def _process(
 
 
 def _model_lines(path: Path) -> list[str]:
-    from audiovae.checkpoint import load_checkpoint
+    from audiovae.checkpoint import load_checkpoint, load_model
+    from audiovae.pretrained import find_checkpoint
 
-    checkpoint = load_checkpoint(path)
+    checkpoint = load_checkpoint(find_checkpoint(path))
     parameters = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     lines = [f"kind: {checkpoint.kind}", f"config: {checkpoint.config.name}"]
+    if checkpoint.kind == "vae":
+        lines.append(f"id: {load_model(path, vocoder=None).id}")
     lines += [f"numbers: {parameters}"]
     lines += [f"{name}: {value}" for name, value in asdict(checkpoint.provenance).items()]
     lines += [

@@ -101,6 +101,11 @@ def morph(
     """
     if amount is not None and glide is not None:
         raise UsageProblem("expected --amount or --glide, got both; leave one out")
+    if curve == "ease" and glide is None:
+        raise UsageProblem(
+            "--curve: expected linear or spherical for one amount, got ease, which is for --glide; "
+            "choose another, or glide"
+        )
     wanted = parse_levels(levels)
     require_new_audio(destination, overwrite, first, second, content)
 

@@ -5,10 +5,10 @@
 """
 
 from audiovae.codec.chunk_coding import decode_chunks, encode_chunks, measure_chunk
-from audiovae.codec.container import AvaeReader
+from audiovae.codec.container import AvaeReader, require_grid
 from audiovae.codec.header import AvaeHeader
 from audiovae.codec.types import CodedChunk, DamagedChunkError
-from audiovae.codec.writer import AvaeWriter
+from audiovae.codec.writer import AvaeWriter, chunk_bytes, head_bytes
 
 __all__ = [
     "AvaeHeader",
@@ -16,7 +16,10 @@ __all__ = [
     "AvaeWriter",
     "CodedChunk",
     "DamagedChunkError",
+    "chunk_bytes",
     "decode_chunks",
     "encode_chunks",
+    "head_bytes",
     "measure_chunk",
+    "require_grid",
 ]

@@ -7,10 +7,10 @@ the gains of what they decode to.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from threading import Lock
 
 import numpy as np
 import torch
@@ -60,7 +60,7 @@ def encode_chunks(
                 writer.append(symbols)
         return sample
 
-    with _exact_float32():
+    with _EXACT_FLOAT32:
         output = model.vae.reconstruct(log_mel, num_frames, conditions, take)
     level_bits = output.level_bits().double().cpu().tolist()
     chunks = []
@@ -154,7 +154,7 @@ def _decode(
             observe(group, sample.bits * mask)
         return sample.latent * mask
 
-    with _exact_float32():
+    with _EXACT_FLOAT32:
         log_mel = model.vae.top_down(num_frames, frames, conditions, choose)
     for row, reader in enumerate(readers):
         own = log_mel[row, :, : reader.num_frames]
@@ -180,15 +180,34 @@ def _group_strides(model: Model) -> list[int]:
     return [strides[level] for level in model.vae.config.vae.group_levels]
 
 
-@contextmanager
-def _exact_float32() -> Iterator[None]:
-    """Keep float32 products whole: reduced-precision shortcuts move scales past the margin."""
-    precision = torch.get_float32_matmul_precision()
-    cudnn_tf32 = torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
+class _ExactFloat32:
+    """Keeps float32 products whole: reduced-precision shortcuts move scales past the margin.
+
+    The switches are those of the process, and threads share a device: the first to come sets
+    them, the last to leave puts them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = Lock(), 0, ("highest", False)
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                precision = torch.get_float32_matmul_precision()
+                self._before = (precision, torch.backends.cudnn.allow_tf32)
+                self._set("highest", False)
+            self._users += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                self._set(*self._before)
+
+    @staticmethod
+    def _set(precision: str, cudnn_tf32: bool) -> None:
         torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.allow_tf32 = cudnn_tf32
+
+
+_EXACT_FLOAT32 = _ExactFloat32()

@@ -161,7 +161,7 @@ class AvaeReader:
 
 
 def require_grid(model: Model) -> None:
-    """Refuse a model whose spectrogram is not the one that version 1 files count their chunks by.
+    """Refuse a model whose spectrogram is not the one by which files are cut into chunks.
 
     Raises:
         ModelMismatchError: If rate, hop or window differ.
@@ -171,8 +171,8 @@ def require_grid(model: Model) -> None:
     expected = (GRID.sample_rate, GRID.hop_samples, GRID.window_samples)
     if grid != expected:
         raise ModelMismatchError(
-            f"expected a model with sample rate, hop and window {expected} for a compressed "
-            f"file, got {grid}; choose another model"
+            f"expected a model with sample rate, hop and window {expected}, by which files are "
+            f"cut into chunks, got {model.name} with {grid}; choose another model"
         )
 
 

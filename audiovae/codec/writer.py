@@ -112,5 +112,16 @@ class AvaeWriter:
         shutil.copyfileobj(self._payloads, file)
 
 
+def head_bytes(header: AvaeHeader) -> int:
+    """Size of a file of this header without the entries of its table and their payloads."""
+    body = len(header.to_bytes())
+    return len(MAGIC) + 1 + len(write_varint(body)) + body + 2 * CRC_BYTES
+
+
+def chunk_bytes(payload_bytes: int) -> int:
+    """Size of a payload of so many bytes together with its entry."""
+    return len(write_varint(payload_bytes)) + 2 * CRC_BYTES + payload_bytes
+
+
 def _crc_bytes(crc: int) -> bytes:
     return crc.to_bytes(CRC_BYTES, "little")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from audiovae.audio import claims_to_be_audio, probe_audio
+from audiovae.audio import audio_files_below, probe_audio
 from audiovae.checkpoint import Model
 from audiovae.chunks import num_chunks
 from audiovae.clips import encode_rows
@@ -84,9 +84,11 @@ def measure_timbre(
     Raises:
         AudioReadError: If a named file cannot be read, or a directory holds no audio.
     """
-    timbres, failed = [], 0
+    timbres: list[Timbre] = []
+    failed = 0
     for source in sources:
         found = audio_files(source) if source.is_dir() else [source]
+        before = len(timbres)
         for file in found:
             try:
                 timbres.append(file_timbre(file, model, quality=quality))
@@ -95,10 +97,10 @@ def measure_timbre(
                     raise
                 failed += 1
                 _logger.warning("timbre=left_out reason=%s", error)
-        if not timbres:
+        if len(timbres) == before:
             raise NotAudioError(
-                f"{source}: expected audio files in this directory, got {failed} that cannot be "
-                "read; name another directory"
+                f"{source}: expected audio files in this directory, got {len(found)} that cannot "
+                "be read; name another directory"
             )
     return MeasuredTimbre(mean_timbre(timbres), len(timbres), failed)
 
@@ -116,18 +118,12 @@ def file_timbre(path: Path, model: Model, *, quality: int = DEFAULT_QUALITY) -> 
 
 
 def audio_files(folder: Path) -> list[Path]:
-    """Files below a folder whose names say they are audio; hidden ones left out, sorted.
+    """At most a hundred files named like audio below a folder, spread over all of them.
 
     Raises:
         NotAudioError: If there is none.
     """
-    found = sorted(
-        path
-        for path in folder.rglob("*")
-        if claims_to_be_audio(path)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    found = audio_files_below(folder)
     if not found:
         raise NotAudioError(
             f"{folder}: expected a directory with audio files, got one without; "

@@ -9,6 +9,13 @@ from audiovae.errors import CheckpointError
 
 PRETRAINED_DIR = Path(__file__).parent
 VOCODER = "vocoder"
+OWN_VOCODER = "own"
+"""Stands for the vocoder that was trained with a model and lies beside it, or else `VOCODER`."""
+
+
+def is_shipped(name: str | Path) -> bool:
+    """Whether a model of that name ships."""
+    return os.sep not in str(name) and (PRETRAINED_DIR / f"{name}.safetensors").is_file()
 
 
 def find_checkpoint(name: str | Path) -> Path:
@@ -17,9 +24,8 @@ def find_checkpoint(name: str | Path) -> Path:
     Raises:
         CheckpointError: If there is neither.
     """
-    shipped = PRETRAINED_DIR / f"{name}.safetensors"
-    if os.sep not in str(name) and shipped.is_file():
-        return shipped
+    if is_shipped(name):
+        return PRETRAINED_DIR / f"{name}.safetensors"
     path = Path(name)
     if path.is_file():
         return path
@@ -28,3 +34,15 @@ def find_checkpoint(name: str | Path) -> Path:
         f"{name}: expected the path of a model file or one of the shipped models "
         f"({', '.join(names) or 'none'}), found neither"
     )
+
+
+def find_vocoder(model: str | Path, name: str | Path = OWN_VOCODER) -> Path:
+    """Path of what sounds a model: `vocoder.safetensors` beside its file, or what is named.
+
+    Raises:
+        CheckpointError: If there is no such model or vocoder.
+    """
+    if name != OWN_VOCODER:
+        return find_checkpoint(name)
+    beside = find_checkpoint(model).with_name(f"{VOCODER}.safetensors")
+    return beside if beside.is_file() else find_checkpoint(VOCODER)

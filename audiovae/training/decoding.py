@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Final
 
@@ -20,15 +19,14 @@ _LOG = logging.getLogger(__name__)
 
 
 def audio_paths(directory: Path) -> list[Path]:
-    """Files below a directory that are named like audio, sorted.
+    """`audio.audio_files_below`, of which there must be some.
 
     Raises:
         ConfigError: If there is no directory, or none of its files is named like audio.
     """
     if not directory.is_dir():
         raise ConfigError(f"{directory}: expected a directory of audio, found none; check the path")
-    found = (Path(root) / name for root, _, names in os.walk(directory) for name in names)
-    paths = sorted(path for path in found if audio.claims_to_be_audio(path))
+    paths = audio.audio_files_below(directory)
     if not paths:
         raise ConfigError(f"{directory}: expected audio files, found none; check the path")
     return paths

@@ -61,10 +61,10 @@ def adapt(checkpoint: str, normal: Path, results: Path, minutes: float, device: 
 
 def _state_of(directory: Path) -> list[tuple[str, int, int]]:
     """Name, bytes and time of every audio file: a folder that changed is learnt from anew."""
-    files = [path for path in audio_paths(directory) if path.is_file()]  # not a broken link
     return [
         (str(path.relative_to(directory)), path.stat().st_size, path.stat().st_mtime_ns)
-        for path in files
+        for path in audio_paths(directory)
+        if path.is_file()  # not a broken link
     ]
 
 

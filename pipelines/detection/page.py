@@ -39,7 +39,6 @@ class PageFacts:
     title: str
     normal: str
     checkpoint: str
-    bad_files: int
 
 
 def write_anomaly_page(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from audiovae.audio import claims_to_be_audio
+from audiovae.audio import audio_files_below
 from audiovae.commands import UsageProblem
 from audiovae.errors import ConfigError
 from audiovae.labels import folder_labels
@@ -43,19 +42,18 @@ def find_clips(directory: Path) -> list[ClipFile]:
     """
     if not directory.is_dir():
         raise UsageProblem(f"--data: expected a directory of audio, got '{directory}'; check it")
-    clips = []
-    for root, folders, names in os.walk(directory):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        folder = Path(root)
-        kinds = _manifest_kinds(folder)
-        for name in sorted(names):
-            if claims_to_be_audio(folder / name) and not name.startswith("."):
-                kind = kinds.get(name) or folder.resolve().name
-                clips.append(
-                    ClipFile(folder / name, (folder / name).relative_to(directory).as_posix(), kind)
-                )
-    if not clips:
+    paths = audio_files_below(directory)
+    if not paths:
         raise UsageProblem(f"--data: expected audio files, found none below '{directory}'")
+    kinds = {folder: _manifest_kinds(folder) for folder in {path.parent for path in paths}}
+    clips = [
+        ClipFile(
+            path,
+            path.relative_to(directory).as_posix(),
+            kinds[path.parent].get(path.name) or path.parent.resolve().name,
+        )
+        for path in paths
+    ]
     return sorted(clips, key=lambda clip: clip.name)
 
 

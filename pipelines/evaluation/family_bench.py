@@ -36,7 +36,6 @@ _SAMPLE_SECONDS: Final = 3.0
 _POLISH_STEPS: Final = 8
 _PAIRS: Final = 8
 _STEPS: Final = 9
-_VOCODER_NAME: Final = "vocoder.safetensors"
 
 Figures = dict[str, float | None]
 
@@ -65,9 +64,7 @@ class Member:
 
     def __init__(self, path: Path, material: Material) -> None:
         """Load a run's model, with its own vocoder if it has one."""
-        own_vocoder = path.parent / _VOCODER_NAME
-        vocoder = own_vocoder if path.is_file() and own_vocoder.is_file() else "vocoder"
-        self.model: Model = load_model(path, vocoder=vocoder)
+        self.model: Model = load_model(path)
         self._material, self._vae = material, self.model.vae
         self._inputs = MemberInputs(self.model)
         self._synthesizer = Synthesizer(self.model.vocoder, _POLISH_STEPS, material.seed)

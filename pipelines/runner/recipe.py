@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
 
 from audiovae.commands import UsageProblem
 from audiovae.errors import CheckpointError
-from audiovae.pretrained import VOCODER, find_checkpoint
+from audiovae.pretrained import find_checkpoint, find_vocoder
 from pipelines.runner.timbre_choice import TimbreChoice
 
 if TYPE_CHECKING:
@@ -179,8 +179,8 @@ def weights_identity(checkpoint: str) -> str:
     """
     digest = hashlib.sha256()
     try:
-        for name in (checkpoint, VOCODER):
-            with find_checkpoint(name).open("rb") as file:
+        for path in (find_checkpoint(checkpoint), find_vocoder(checkpoint)):
+            with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     except CheckpointError as error:
         raise UsageProblem(f"--checkpoint: {error}") from None

@@ -79,7 +79,11 @@ def train_recipe(name: str | None, request: TrainingRequest) -> None:
     _check_directory(request, RECORD_NAME)
     recipe = fine_tuning(initial_weights(request.sources)) if name is None else find_recipe(name)
     data = TrainingData(
-        request.data, recipe.stages[0].config.spectrogram, request.device, reused=True
+        request.data,
+        recipe.stages[0].config.spectrogram,
+        request.device,
+        reused=True,
+        labels=request.labels,
     )
     with OutputLock(request.output_dir, request.data):
         run = RecipeRun(recipe, request.output_dir, request.sources, request.licence)

@@ -21,7 +21,16 @@ from pipelines.training.shipping import ship
 from pipelines.training.stage import Stage, run_stage, settled_config
 
 RECORD_NAME: Final = "recipe.json"
-_RECIPES: Final = Path(__file__).parent.parent.parent / "configs" / "recipes"
+_ROOT: Final = Path(__file__).parents[2]
+# In a checkout, and where a wheel puts them.
+_RECIPES: Final = next(
+    (
+        folder
+        for name in ("configs", "audiovae_configs")
+        if (folder := _ROOT / name / "recipes").is_dir()
+    ),
+    _ROOT / "configs" / "recipes",
+)
 _FINE_TUNING_SHARES: Final = {"vae": 0.6, "vocoder": 0.4}
 _FINE_TUNING_RATE: Final = 0.3  # of the learning rate that the weights were trained with
 _FINE_TUNING_WARM_UP: Final = 50
@@ -109,13 +118,19 @@ def fine_tuning(initial: InitialWeights) -> Recipe:
     would need longer than the rest takes.
 
     Raises:
-        ConfigError: If there are no weights of a VAE or a vocoder.
+        ConfigError: If there are no weights of a VAE or a vocoder, or they are of a timbre model.
     """
     stages = []
     for kind, share in _FINE_TUNING_SHARES.items():
         if kind not in initial.checkpoints:
             continue
         config = initial.checkpoints[kind].config
+        if config.kind == "timbre":
+            raise ConfigError(
+                f"--init {initial.source}: expected a model that learns from a folder of audio, "
+                f"got '{config.name}', which learns from a soundfont; add --config "
+                "configs/timbre_small.toml, and give the soundfont as --data"
+            )
         learning = config.training.model_copy(
             update={
                 "learning_rate": _FINE_TUNING_RATE * config.training.learning_rate,

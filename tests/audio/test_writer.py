@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from audiovae.audio import AudioWriter, Clip, probe_audio, read_audio, sinks, write_audio
-from audiovae.errors import AudioWriteError, ShapeError
+from audiovae.errors import AudioWriteError, NonFiniteAudioError, ShapeError
 from tests.audio.test_files import LOSSY_TOLERANCE, sound
 
 
@@ -126,7 +126,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("a.ogg", 44_100, 6, "write wav or flac instead"),
         ("a.wav", 44_100, 33, "split"),
         ("a.wav", 500, 1, "resample"),
-        ("a.mp3", 44_100, 1, "format="),
+        ("a.mp3", 44_100, 1, "say the format"),
         ("missing/a.wav", 44_100, 1, "folder exists"),
         ("missing/a.flac", 44_100, 1, "folder exists"),
     ],
@@ -173,6 +173,10 @@ def test_wrong_use_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match=r"pass \[channel"):
         with AudioWriter(path, sample_rate=8_000, num_channels=2) as writer:
             writer.write(np.zeros((1, 5), np.float32))
-    with pytest.raises(AudioWriteError, match="NaN"):
+    with pytest.raises(NonFiniteAudioError, match="NaN"):
         write_audio(path, np.full((1, 5), np.nan, np.float32), 8_000)
+    with pytest.raises(ShapeError, match="full scale"):
+        write_audio(path, np.ones((1, 5), np.int16), 8_000)
+    with pytest.raises(ShapeError, match="of 8000 Hz, got 22050"):
+        write_audio(path, Clip(sound(1, 8_000, 1), 8_000), 22_050)
     assert os.listdir(tmp_path) == []

@@ -34,6 +34,8 @@ def test_encode_info_decode(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "damage: none" in out
     assert "bytes of corrections:" in out
     assert "kbps at 43.1Hz:" in out
+    assert run(capsys, "info", coded, "--checkpoint", "base")[1] == out
+    assert "kbps by level: unknown" in run(capsys, "info", coded, "--checkpoint", "timbre")[1]
     status, _, _ = run(capsys, "decode", coded, sound)
     assert status == 0
     assert probe_audio(sound).num_samples == probe_audio(CROW).num_samples

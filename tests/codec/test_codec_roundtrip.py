@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from audiovae.codec import (
     AvaeReader,
     CodedChunk,
     DamagedChunkError,
+    chunk_coding,
     decode_chunks,
     encode_chunks,
     measure_chunk,
@@ -303,3 +305,16 @@ def test_a_thousand_damaged_files_are_refused(model: Model) -> None:
         counts[found] += 1
     assert set(counts) <= {"same", "refused"}, counts
     assert counts["refused"] > 950
+
+
+def test_switches_that_threads_share_are_put_back_by_the_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(chunk_coding._EXACT_FLOAT32)
+    second.enter_context(chunk_coding._EXACT_FLOAT32)
+    first.close()
+    assert not torch.backends.cudnn.allow_tf32
+    second.close()
+    assert torch.backends.cudnn.allow_tf32

@@ -12,7 +12,13 @@ from audiovae.arithmetic import transfer
 from audiovae.audio import Clip, probe_audio, read_audio, write_audio
 from audiovae.checkpoint import Model
 from audiovae.clips import decode, encode
-from audiovae.errors import AudioVAEError, BitstreamError, ModelMismatchError, ShapeError
+from audiovae.errors import (
+    AudioVAEError,
+    BitstreamError,
+    ModelMismatchError,
+    NotAudioError,
+    ShapeError,
+)
 from audiovae.files import process_file, resynthesize
 from audiovae.models.blocks import step_mask
 from audiovae.morph.plan import plan_morph
@@ -223,6 +229,14 @@ def test_a_blend_ends_with_the_other_sound(coded: Model, sounds: Path, tmp_path:
     plan_morph(*ends, "blend", coded, LIBRARY, MorphSettings()).step(tmp_path / "1.wav", 1.0)
     plain = moved(tmp_path / "c.wav", tmp_path / "plain.wav", coded, None)
     np.testing.assert_allclose(samples(tmp_path / "1.wav"), plain, rtol=0, atol=1e-4)
+
+
+def test_a_directory_without_sound_is_refused_behind_others_too(
+    model: Model, sounds: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.wav").write_bytes(b"RIFF")
+    with pytest.raises(NotAudioError, match="got 1 that cannot be read"):
+        measure_timbre([sounds / "bs", tmp_path], model)
 
 
 def test_a_directory_is_the_mean_of_what_can_be_read(model: Model, sounds: Path) -> None:

@@ -121,6 +121,8 @@ def test_results_are_not_overwritten(
     assert evaluate(clips, tmp_path, [runs]) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert (tmp_path / "family.md").read_text() == "mine"
+    assert evaluate(clips, tmp_path / "new", [runs], "--qualities", "3") == 2
+    assert "--qualities: expected it without --family" in capsys.readouterr().err
 
 
 def test_members_are_runs_folders_of_runs_and_files(runs: Path, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ _MIN_LIMIT = 16  # largest residual that the narrowest rows can code
 _LIMIT_DEVIATIONS = 8.0  # a cell this far out has a probability below 1e-15
 _INTEGRATION_POINTS = 400  # of the density of rows
 _MIN_MASS = 1e-300
-_MIN_BOUNDARY_DISTANCE = 1e-3  # in natural log; ties are found within 5e-5 of one boundary
+_MIN_BOUNDARY_DISTANCE = 1e-3  # in natural log; ties are found within 2e-4 of one boundary
 
 
 @dataclass(frozen=True)
