@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -26,7 +27,7 @@ QualityOption = Annotated[
 ]
 KbpsOption = Annotated[
     float | None,
-    typer.Option(min=0.01, help="Rate of all bytes of a file, in place of a quality."),
+    typer.Option(min=0.01, max=1e6, help="Rate of all bytes of a file, in place of a quality."),
 ]
 MaxBytesOption = Annotated[
     int | None, typer.Option(min=1, help="Limit of a file's size, in place of a quality.")
@@ -41,10 +42,19 @@ PolishOption = Annotated[
 ]
 CheckpointOption = Annotated[str, typer.Option(help="Name of a model, or path of its file.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
+MIN_AMOUNT, MAX_AMOUNT = -100.0, 100.0
+"""Of a move between timbres; far beyond what makes sense to hear."""
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
 
 # The base of what Typer raises for a wrong command line; its home differs between versions.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
+
+
+def no_nan(value: float | None) -> float | None:
+    """Callback of an option: "nan" is a number to the command line, and in no range's way."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("expected a number, got nan")
+    return value
 
 
 class ExitStatus(IntEnum):
@@ -101,7 +111,8 @@ def load_for_command(name: str, device: str) -> Model:
 
     kind, _, number = device.partition(":")
     usable = torch.cuda.device_count() if kind == "cuda" else int(kind == "cpu")
-    if (number and not number.isdecimal()) or int(number or 0) >= usable:
+    is_number = number.isascii() and number.isdecimal()
+    if is_number != (":" in device) or int(number or 0) >= usable:
         raise UsageProblem(
             f"--device: expected cpu, or cuda where PyTorch finds a GPU, got {device}, which is "
             "not here; leave --device out"
@@ -161,6 +172,9 @@ def _is_same(destination: Path, source: Path) -> bool:
 
 def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) -> ExitStatus | int:
     """Run a Typer app and turn whatever ends it into an exit status and at most one line."""
+    # A service may start a command with closed streams, which Python makes None.
+    sys.stdout = sys.stdout or open(os.devnull, "w")
+    sys.stderr = sys.stderr or open(os.devnull, "w")
     try:
         arguments = None if argv is None else list(argv)
         with _ended_like_an_interrupt():

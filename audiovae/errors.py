@@ -50,7 +50,7 @@ class CorruptAudioError(AudioReadError):
 
 
 class NonFiniteAudioError(AudioReadError):
-    """Samples are NaN or infinite."""
+    """Samples are NaN, infinite, or larger than any sound."""
 
 
 class UnsupportedAudioError(AudioReadError):

@@ -10,12 +10,15 @@ import typer
 
 from audiovae.cli.morph import KeepLoudnessOption, LibraryOption
 from audiovae.commands import (
+    MAX_AMOUNT,
+    MIN_AMOUNT,
     KbpsOption,
     MaxBytesOption,
     PolishOption,
     QualityOption,
     UsageProblem,
     end_process,
+    no_nan,
     run_command,
 )
 
@@ -66,6 +69,9 @@ ToTimbre = Annotated[
 Amount = Annotated[
     float | None,
     typer.Option(
+        min=MIN_AMOUNT,
+        max=MAX_AMOUNT,
+        callback=no_nan,
         help="How far to go to it: 0 is each file's own timbre, 1 this one. Default: 1.",
         show_default=False,
     ),
@@ -86,7 +92,11 @@ Executor = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, help="Workers. Default: one for each available core, also of a cluster."),
+    typer.Option(
+        min=1,
+        max=1024,
+        help="Workers. Default: one for each available core, also of a cluster.",
+    ),
 ]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")

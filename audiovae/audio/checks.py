@@ -18,6 +18,8 @@ from audiovae.errors import TruncatedAudioError
 
 _MAX_CHUNKS = 100_000
 _MPEG_TRAILER_BYTES = 128
+_MIN_MPEG_BYTES, _MAX_MPEG_BYTES = 24, 1_441  # of a frame of layer III
+_MIN_MPEG1_RATE = 32_000
 _STREAMED_W64_BYTES = 1 << 62  # what ffmpeg writes to a pipe is about twice as large
 
 
@@ -28,7 +30,8 @@ class HeaderFacts:
     Attributes:
         start: Where the container begins, after ID3 tags; only set if that is not 0.
         zero_size_at: Offset of the size field of a streamed WAV that says 0; None otherwise.
-        mpeg_length_known: An MPEG stream counts its frames and the count agrees with the file.
+        mpeg_samples: Of an MPEG stream whose Xing header has the file's bytes right, what it
+            counts: encoder delay and padding included, 0 if that cannot be; None otherwise.
         last_page_granules: Length of the last Ogg page; 0 if unknown.
         channel_order: Where each channel, in the order of a WAV, stands in the file; empty if
             there.
@@ -36,7 +39,7 @@ class HeaderFacts:
 
     start: int = 0
     zero_size_at: int | None = None
-    mpeg_length_known: bool = False
+    mpeg_samples: int | None = None
     last_page_granules: int = 0
     channel_order: tuple[int, ...] = ()
 
@@ -193,7 +196,7 @@ class _Check:
         tag = max(head.find(b"Xing", 0, 256), head.find(b"Info", 0, 256))
         if frame is None or tag < 0 or len(head) < tag + 16:
             return HeaderFacts()
-        flags, _frames, declared = struct.unpack(">III", head[tag + 4 : tag + 16])
+        flags, frames, declared = struct.unpack(">III", head[tag + 4 : tag + 16])
         if flags & 3 != 3:
             return HeaderFacts()
         end = self.size
@@ -202,7 +205,12 @@ class _Check:
         present = end - self.start
         if present < declared - frame[0]:
             self._need(self.size + declared - present, "the Xing header")
-        return HeaderFacts(mpeg_length_known=abs(present - declared) <= frame[0])
+        if abs(present - declared) > frame[0]:
+            return HeaderFacts()
+        can_be = frames * _MIN_MPEG_BYTES <= declared <= frames * _MAX_MPEG_BYTES
+        # Layer III of the lower sampling rates, MPEG-2 and 2.5, has half the samples a frame.
+        samples = 1152 if frame[2] >= _MIN_MPEG1_RATE else 576
+        return HeaderFacts(mpeg_samples=frames * samples if can_be else 0)
 
     def mp4(self) -> None:
         at = self.start

@@ -13,11 +13,13 @@ from audiovae.audio.checks import HeaderFacts, check_complete
 from audiovae.audio.ogg import check_all_pages
 from audiovae.audio.values import (
     MAX_CHANNELS,
+    MAX_MAGNITUDE,
     MAX_SAMPLE_RATE,
     MIN_SAMPLE_RATE,
     AudioInfo,
     AudioPath,
     Waveform,
+    is_usable,
     message,
 )
 from audiovae.audio.via_soundfile import SoundfileSource
@@ -96,7 +98,7 @@ def _pick_reader(path: AudioPath, container: str, facts: HeaderFacts) -> _Source
                 raise
     from audiovae.audio.via_pyav import PyAVSource
 
-    return PyAVSource(path, container, facts.mpeg_length_known)
+    return PyAVSource(path, container, facts.mpeg_samples)
 
 
 def _check_info(path: AudioPath, info: AudioInfo, size: int) -> None:
@@ -226,7 +228,7 @@ class AudioReader:
             `[channel, sample]`, float32.
 
         Raises:
-            NonFiniteAudioError: If the range holds NaN or infinity.
+            NonFiniteAudioError: If the range holds NaN, infinity, or what no sound can be.
             AudioReadError: If it cannot be decoded.
         """
         start = max(0, int(start))
@@ -234,13 +236,14 @@ class AudioReader:
         if start == stop:
             return np.zeros((self.info.num_channels, 0), np.float32)
         waveform = self._source.read(start, stop)
-        if self._may_be_infinite and not np.isfinite(waveform).all():
-            first = start + int(np.argmin(np.isfinite(waveform).all(axis=0)))
+        if self._may_be_infinite and not is_usable(waveform):
+            usable = (np.abs(waveform) <= MAX_MAGNITUDE).all(axis=0)  # not of NaN
+            first = start + int(np.argmin(usable))
             raise NonFiniteAudioError(
                 message(
                     self.path,
-                    "finite samples",
-                    f"NaN or infinity at second {first / self.info.sample_rate:.3f}",
+                    f"finite samples of at most {MAX_MAGNITUDE:g} times full scale",
+                    f"NaN, infinity or more at second {first / self.info.sample_rate:.3f}",
                     "repair it in an audio editor, or export it again as 16- or 24-bit",
                 )
             )

@@ -22,6 +22,9 @@ MIN_SAMPLE_RATE = 1_000
 MAX_SAMPLE_RATE = 768_000
 MAX_CHANNELS = 32
 
+MAX_MAGNITUDE = 1e9
+"""Of a sample: far above what any recording holds, far below where float32 overflows."""
+
 CUT_SHORT_REMEDY = "copy the file again from its source, or repair it with `ffmpeg -i IN OUT`"
 
 
@@ -71,7 +74,7 @@ class Clip:
         """Refuse what is no sound.
 
         Raises:
-            NonFiniteAudioError: If a sample is NaN or infinite.
+            NonFiniteAudioError: If a sample is NaN, infinite, or more than `MAX_MAGNITUDE`.
             ShapeError: If the waveform has no channel axis, or is of integers.
         """
         wave = self.waveform
@@ -81,10 +84,10 @@ class Clip:
                 f"{list(wave.shape)}; add the channel axis with waveform[None], and divide "
                 "integers by their full scale"
             )
-        if wave.size and not (np.isfinite(wave.min()) and np.isfinite(wave.max())):
+        if not is_usable(wave):
             raise NonFiniteAudioError(
-                "expected finite samples, got NaN or infinity in a waveform; replace them, with "
-                "numpy.nan_to_num for instance"
+                f"expected finite samples of at most {MAX_MAGNITUDE:g} times full scale, got NaN, "
+                "infinity or more in a waveform; replace them, with numpy.nan_to_num for instance"
             )
 
     @property
@@ -101,6 +104,12 @@ class Clip:
     def duration_seconds(self) -> float:
         """Length in seconds."""
         return self.num_samples / self.sample_rate
+
+
+def is_usable(waveform: Waveform) -> bool:
+    """Whether all samples are finite and none is beyond `MAX_MAGNITUDE`."""
+    extremes = (waveform.min(), waveform.max()) if waveform.size else (0.0,)  # NaN if one is
+    return all(abs(value) <= MAX_MAGNITUDE for value in extremes)
 
 
 def sample_range(

@@ -46,6 +46,7 @@ _FORGETFUL = ("mp3", *_LOSSLESS)
 # FFmpeg's time stamps in Ogg wander between pages and differ after a seek.
 _NO_SEEKING = frozenset({"ogg"})
 _EXACT_CLOCKS = frozenset({"mp4", "mp3", "mp2", "aac", "wavpack", "tta"})
+_MAX_MPEG_PADDING = 3 * 4_096  # samples: what an encoder puts before and behind the sound
 # Lossless files that state their length and begin at 0.
 _COUNTED = frozenset({"wavpack", "tta"})
 _DEPTHS = {"u8": 8, "s16": 16, "s32": 32, "s64": 64, "flt": 32, "dbl": 64}
@@ -57,13 +58,13 @@ class PyAVSource:
     Args:
         path: An existing regular file.
         container: As `formats.sniff` names it.
-        length_known: The header's length was checked against the file (MPEG with Xing).
+        mpeg_samples: As in `HeaderFacts`.
 
     Raises:
         AudioReadError: If it has no audio track or cannot be decoded.
     """
 
-    def __init__(self, path: AudioPath, container: str, length_known: bool = False) -> None:
+    def __init__(self, path: AudioPath, container: str, mpeg_samples: int | None = None) -> None:
         self._path, self._container = path, container
         self._file: InputContainer | None = None
         self._rate = self._next = self._begin = 0
@@ -80,7 +81,7 @@ class PyAVSource:
             whole = self._forgetful or container in _NO_SEEKING
             self._segment_samples = 0 if whole else SEGMENT_SECONDS * self._rate
             lossless = codec.startswith(_LOSSLESS)
-            self._timeline = self._make_timeline(frame, length_known)
+            self._timeline = self._make_timeline(frame, mpeg_samples)
             self.info = AudioInfo(
                 sample_rate=self._rate,
                 num_channels=self._channels,
@@ -132,7 +133,7 @@ class PyAVSource:
     def _corrupt(self, reason: str) -> CorruptAudioError:
         return damage_at(self._path, self._next / (self._rate or 1), reason)
 
-    def _make_timeline(self, frame: av.AudioFrame, length_known: bool) -> Timeline:
+    def _make_timeline(self, frame: av.AudioFrame, mpeg_samples: int | None) -> Timeline:
         base, first = self._stream.time_base, frame.pts
         ticks = 0
         if base is not None and first is not None and self._container in _EXACT_CLOCKS:
@@ -141,9 +142,11 @@ class PyAVSource:
         none = np.zeros(0, np.int64)
         if ticks and first is not None:
             length = self._stream.duration
-            if length_known and length:
-                return Timeline(int(length) // ticks, first, ticks, none, none)
-            end = self._end_by_tail(first, ticks)
+            end: int | None = int(length or 0) // ticks
+            if mpeg_samples is None:
+                end = self._end_by_tail(first, ticks)
+            elif not end or not mpeg_samples or abs(end - mpeg_samples) > _MAX_MPEG_PADDING:
+                end = None  # FFmpeg did not find the count, and guesses by the bit rate
             if self._container in _COUNTED and (first or (length and length // ticks != end)):
                 raise self._corrupt("samples missing")
             if end is not None:

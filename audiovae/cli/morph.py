@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from audiovae.commands import (
+    MAX_AMOUNT,
+    MIN_AMOUNT,
     CheckpointOption,
     DeviceOption,
     OverwriteOption,
@@ -15,6 +17,7 @@ from audiovae.commands import (
     QualityOption,
     UsageProblem,
     load_for_command,
+    no_nan,
     require_new_audio,
 )
 
@@ -77,7 +80,12 @@ def morph(
     destination: Annotated[Path, typer.Argument(metavar="OUT", help=".wav, .flac or .ogg")],
     amount: Annotated[
         float | None,
-        typer.Option(help="How far to go: 0 is A, 1 is B; below and above goes on. Default: 0.5."),
+        typer.Option(
+            min=MIN_AMOUNT,
+            max=MAX_AMOUNT,
+            callback=no_nan,
+            help="How far to go: 0 is A, 1 is B; below and above goes on. Default: 0.5.",
+        ),
     ] = None,
     glide: Annotated[
         float | None,

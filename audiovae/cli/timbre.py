@@ -9,6 +9,8 @@ import typer
 
 from audiovae.cli.morph import KeepLoudnessOption, LevelsOption, LibraryOption, parse_levels
 from audiovae.commands import (
+    MAX_AMOUNT,
+    MIN_AMOUNT,
     CheckpointOption,
     DeviceOption,
     OverwriteOption,
@@ -16,6 +18,7 @@ from audiovae.commands import (
     QualityOption,
     counted,
     load_for_command,
+    no_nan,
     require_new_audio,
 )
 from audiovae.timbre.library import TimbreLibrary, default_library
@@ -82,7 +85,13 @@ def apply(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Audio of any kind.")],
     destination: Annotated[Path, typer.Argument(metavar="OUT", help=".wav, .flac or .ogg")],
     amount: Annotated[
-        float, typer.Option(help="How far to go: 0 is IN's own timbre, 1 is NAME's.")
+        float,
+        typer.Option(
+            min=MIN_AMOUNT,
+            max=MAX_AMOUNT,
+            callback=no_nan,
+            help="How far to go: 0 is IN's own timbre, 1 is NAME's.",
+        ),
     ] = 1.0,
     levels: LevelsOption = None,
     keep_loudness: KeepLoudnessOption = False,

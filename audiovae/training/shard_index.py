@@ -128,12 +128,12 @@ def parse_description(text: str, place: str, config: SpectrogramConfig) -> Shard
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
             f"{place}: expected a description of shards, got a damaged one ({error}); "
-            "make the shards again with python -m pipelines.preprocess"
+            "remove this directory of shards and make it again with python -m pipelines.preprocess"
         ) from None
     if kind != _FORMAT or version not in _READABLE:
         raise ConfigError(
             f"{place}: expected {_FORMAT} version {_VERSION}, got {kind} version {version}; "
-            "make the shards again, or update audiovae"
+            "remove this directory of shards and make it again, or update audiovae"
         )
     for name, wanted in config.model_dump(mode="json").items():
         if settings.get(name) != wanted:
@@ -156,7 +156,7 @@ def parse_rows(text: str, place: str) -> list[ShardRow]:
     except (ValueError, TypeError) as error:
         raise ConfigError(
             f"{place}: expected a row of JSON a line, got a damaged one ({error}); "
-            "make the shards again"
+            "remove this directory of shards and make it again"
         ) from None
 
 

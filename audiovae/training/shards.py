@@ -106,7 +106,7 @@ def _map(folder: Path, rows: Sequence[ShardRow], dtype: np.dtype[np.generic], wi
             raise ConfigError(
                 f"{folder}: expected {row.path} inside {row.shard}, got frames "
                 f"[{row.first_frame}, {row.first_frame + row.num_frames}) of {frames}; "
-                "make the shards again"
+                "remove this directory of shards and make it again"
             )
     return Corpus(
         arrays,
@@ -124,12 +124,13 @@ def _map_array(path: Path, dtype: np.dtype[np.generic], width: int) -> Tensor:
     except (OSError, ValueError) as error:
         raise ConfigError(
             f"{path}: expected a whole shard, got a damaged or missing one ({error}); "
-            "make the shards again"
+            "remove this directory of shards and make it again"
         ) from None
     if array.dtype != dtype or array.ndim != 2 or array.shape[1] != width:
         raise ConfigError(
             f"{path}: expected {dtype} [frame, {width}], "
-            f"got {array.dtype} {list(array.shape)}; make the shards again"
+            f"got {array.dtype} {list(array.shape)}; remove this directory of shards and make it "
+            "again"
         )
     with warnings.catch_warnings():  # nobody writes to it
         warnings.filterwarnings("ignore", message=".*not writable")

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -134,13 +135,19 @@ def load_collection(output_dir: Path) -> Collection:
             f"expected a directory that embed has written, got '{output_dir}' without {NPZ_NAME}; "
             "run python -m pipelines.embed first"
         )
-    with np.load(path, allow_pickle=False) as stored:
-        return Collection(
-            tuple(os.fsdecode(name) for name in stored["names"].tolist()),
-            tuple(stored["labels"].tolist()),
-            stored["embeddings"],
-            stored["seconds"],
-            Path(os.fsdecode(stored["root"].item())),
-            stored["checkpoint"].item(),
-            stored["weights"].item(),
-        )
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return Collection(
+                tuple(os.fsdecode(name) for name in stored["names"].tolist()),
+                tuple(stored["labels"].tolist()),
+                stored["embeddings"],
+                stored["seconds"],
+                Path(os.fsdecode(stored["root"].item())),
+                stored["checkpoint"].item(),
+                stored["weights"].item(),
+            )
+    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise UsageProblem(
+            f"expected the embeddings that embed has written in {path}, got a damaged file "
+            f"({error}); remove it and run python -m pipelines.embed again"
+        ) from None

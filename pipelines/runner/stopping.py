@@ -84,8 +84,10 @@ class LogFile:
             logger.propagate = propagate
         self._handler.close()
         if isinstance(error, OSError):  # of a file that is read or written, it is not the end
+            is_pipe = isinstance(error, BrokenPipeError)
+            place = error.filename or ("standard output" if is_pipe else self._path.parent)
             raise FatalProblem(
-                f"{error.strerror or error}: {error.filename or self._path.parent}; mend that and "
+                f"{error.strerror or error}: {place}; mend that and "
                 "run the same command again to continue"
             ) from error
         if unforeseen:

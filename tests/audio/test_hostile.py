@@ -180,6 +180,12 @@ def test_double_too_large_for_float32(tmp_path: Path) -> None:
     refuse(path, NonFiniteAudioError)
 
 
+def test_integers_that_are_called_floats(tmp_path: Path) -> None:
+    path = tmp_path / "huge.wav"
+    soundfile.write(path, np.array([0.5] * 4_000 + [3.3e38, -3e38]), 8_000, "FLOAT")
+    assert "second 0.500" in refuse(path, NonFiniteAudioError)
+
+
 @pytest.mark.parametrize("channels", [33, 255])
 def test_too_many_channels(channels: int, tmp_path: Path) -> None:
     path = tmp_path / "many.wav"

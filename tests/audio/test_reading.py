@@ -206,6 +206,18 @@ def test_mp3_without_length_or_with_a_trailing_tag(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(tagged), expected)
 
 
+@pytest.mark.parametrize("tagged", [True, False])
+def test_mp3_of_varying_rate_with_padding_in_front(tagged: bool, tmp_path: Path) -> None:
+    path = tmp_path / "padded.mp3"
+    waveform = np.zeros(20 * 44_100, np.float32)
+    waveform[: 2 * 44_100] = np.random.default_rng(0).uniform(-0.5, 0.5, 2 * 44_100)
+    soundfile.write(path, waveform, 44_100, "MPEG_LAYER_III", format="MP3", bitrate_mode="VARIABLE")
+    expected = probe_audio(path).num_samples
+    tag = b"ID3\x04\0\0\0\0\0\0" if tagged else b""
+    path.write_bytes(tag + bytes(2_000) + path.read_bytes())
+    assert 0 <= probe_audio(path).num_samples - expected < 4_096
+
+
 def pcm_wav(data: bytes, *, riff: int | None = None, size: int | None = None, before: bytes = b"",
             after: bytes = b"") -> bytes:  # fmt: skip
     fmt = b"fmt " + struct.pack("<IHHIIHH", 16, 1, 1, 8_000, 16_000, 2, 16)
