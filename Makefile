@@ -13,9 +13,9 @@ dev_ready := $(VENV)/.installed-dev
 
 help:
 	@echo "make demo       resynthesise examples/ into demo_output/ with a report"
-	@echo "make test       run the tests and the examples in the docstrings"
+	@echo "make test       run the tests that need no GPU, and the examples in the docstrings"
 	@echo "make lint       check style, format and types"
-	@echo "make bench      run the benchmarks behind the README's tables"
+	@echo "make bench      run the benchmarks that need no data of their own"
 	@echo "make chaos      kill and interrupt batches on Ray, 20 times, and look for damage"
 	@echo "make clean      delete demo_output/ and the caches"
 

@@ -257,7 +257,7 @@ def require_enough(blocks: Sequence[int]) -> None:
     pieces = sum(len(_piece_starts(count)) for count in blocks)
     if max(len(blocks), pieces) < _FOLDS:
         raise ConfigError(
-            f"expected at least {_FOLDS} normal files, or a minute of normal sound, got "
+            f"expected at least {_FOLDS} normal files, or some 50 s of normal sound, got "
             f"{len(blocks)} files; give more of it"
         )
 
