@@ -26,7 +26,7 @@ def discriminator_hinge_loss(
         made_scores: The same of the vocoder's sound.
     """
     losses = [
-        (1 - real).clamp(min=0).mean() + (1 + made).clamp(min=0).mean()
+        (1 - real.float()).clamp(min=0).mean() + (1 + made.float()).clamp(min=0).mean()
         for real, made in zip(real_scores, made_scores, strict=True)
     ]
     return torch.stack(losses).mean()
@@ -34,7 +34,7 @@ def discriminator_hinge_loss(
 
 def generator_hinge_loss(made_scores: Sequence[Tensor]) -> Tensor:
     """The lower, the more the discriminators take the made sound for real."""
-    return torch.stack([-made.mean() for made in made_scores]).mean()
+    return torch.stack([-made.float().mean() for made in made_scores]).mean()
 
 
 def feature_matching_loss(real: Sequence[Tensor], made: Sequence[Tensor]) -> Tensor:

@@ -13,6 +13,16 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
 
+def forget_compiled(device: torch.device) -> None:
+    """Drop what an earlier stage of this process compiled: no later one can use it.
+
+    The layers of each new set of discriminators count as new code to the compiler, which gives up
+    after a few of them.
+    """
+    if device.type == "cuda":
+        torch.compiler.reset()
+
+
 def compiled(
     function: Callable[_Arguments, _Result], config: TrainingConfig, device: torch.device
 ) -> Callable[_Arguments, _Result]:

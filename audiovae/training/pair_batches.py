@@ -19,6 +19,7 @@ from torch import Tensor
 
 from audiovae.config import SpectrogramConfig
 from audiovae.spectrogram import log_mel_to_db
+from audiovae.training.crops import to_device
 from audiovae.training.pairs import Pairs
 
 REFERENCE_FRAMES = 192
@@ -162,8 +163,10 @@ class PairDraw:
     def _clips(self, clips: Tensor, frames: Tensor, colour: Tensor, level: Tensor) -> Tensor:
         """`[batch, mel, frame]` under an equaliser and at a level."""
         device = self._device
-        rows, colour, level = clips.to(device), colour.to(device), level.to(device)
-        log_mel = self._pairs.log_mel[rows[:, None], frames.to(device)].float().transpose(1, 2)
+        rows, places, colour, level = (
+            to_device(one, device) for one in (clips, frames, colour, level)
+        )
+        log_mel = self._pairs.log_mel[rows[:, None], places].float().transpose(1, 2)
         power = self._pairs.band_power[rows] * (2 * colour).exp()
         gain = level - 0.5 * power.mean(dim=1).log()
         silent = log_mel <= self._floor + _SILENCE_MARGIN
@@ -173,8 +176,9 @@ class PairDraw:
     def _with_hiss(self, clips: Tensor, hiss: Tensor, moments: Tensor) -> Tensor:
         """`[batch, mel, frame]` and hiss of bands `[batch, mel]`, from `[batch]` moments on."""
         frames = moments[:, None] + torch.arange(clips.shape[2])
-        flicker = self._hiss[:, frames.to(self._device)].transpose(0, 1)  # [batch, mel, frame]
-        added = flicker + hiss.to(self._device)[:, :, None]
+        places = to_device(frames, self._device)
+        flicker = self._hiss[:, places].transpose(0, 1)  # [batch, mel, frame]
+        added = flicker + to_device(hiss, self._device)[:, :, None]
         return 0.5 * torch.logaddexp(2 * clips, 2 * added)
 
 

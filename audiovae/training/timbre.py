@@ -30,6 +30,7 @@ from audiovae.models.output import VAEOutput
 from audiovae.objectives.elbo import elbo_terms
 from audiovae.spectrogram import log_mel_to_db
 from audiovae.training.compiling import compiled
+from audiovae.training.crops import to_device
 from audiovae.training.data import Corpus, log_mel_statistics
 from audiovae.training.figures import save_spectrogram_pairs
 from audiovae.training.loop import Update, Validation
@@ -93,6 +94,8 @@ class TimbreTask:
         self._draw = PairDraw(sets.train.to(device), config.spectrogram)
         self._measured = {"known": sets.known.to(device), "unknown": sets.unknown.to(device)}
         self._forward = compiled(self.model.__call__, config.training, device)
+        self._timbre_of = compiled(self.model.timbre_of, config.training, device)
+        self._decode = compiled(self.model.decode, config.training, device)
 
     def updates(self, generator: torch.Generator, progress: Progress) -> Iterator[Update]:
         """One step: the swap both ways, its agreement, the code's cost, and sums of latents."""
@@ -102,7 +105,7 @@ class TimbreTask:
         share = same_share(1.0 if self.reads_pitch else progress.fraction)
         batch = self._draw(pairs, training.crop_frames, generator, duets=duets, same_share=share)
         with autocast(training, self.device):
-            posterior = self.model.timbre_of(batch.reference, _full_lengths(batch.reference))
+            posterior = self._timbre_of(batch.reference, _full_lengths(batch.reference))
             conditions = Conditions(timbre=posterior.draw())
             output: VAEOutput = self._forward(batch.source, _full_lengths(batch.source), conditions)
             summed = self._summed(output, batch.target, duets, generator)
@@ -135,7 +138,7 @@ class TimbreTask:
         first = low * (high / low) ** draw[0]
         alone = torch.rand(duets, 1, 1, generator=generator) < _ALONE_SHARE
         second = torch.where(alone, 0.0, low * (high / low) ** draw[1])
-        first, second = first.to(self.device), second.to(self.device)
+        first, second = to_device(first, self.device), to_device(second, self.device)
         even, odd = slice(0, 2 * duets, 2), slice(1, 2 * duets, 2)
         latents = output.latents
         assert latents.timbre is not None
@@ -148,7 +151,7 @@ class TimbreTask:
         floor = self.config.spectrogram.log_floor
         parts = (target[even] + first.log(), target[odd] + second.clamp(min=1e-6).log())
         truth = (0.5 * torch.logaddexp(2 * parts[0], 2 * parts[1])).clamp(min=floor)
-        error = self.model.decode(both, target.shape[2]) - truth
+        error = self._decode(both, target.shape[2]) - truth
         return (error / self.model.mel_deviation[:, None]).abs().mean()
 
     @torch.inference_mode()

@@ -13,6 +13,7 @@ from audiovae.commands import Interrupted, UsageProblem
 from audiovae.config import ModelConfig
 from audiovae.training.adversarial import AdversarialTask
 from audiovae.training.card import write_model_card
+from audiovae.training.compiling import forget_compiled
 from audiovae.training.conditions import with_classes
 from audiovae.training.initial import InitialWeights
 from audiovae.training.loop import TrainingTask, train
@@ -73,6 +74,7 @@ def run_stage(stage: Stage, config: ModelConfig, data: TrainingData) -> Progress
         Interrupted: If it was stopped before; its state is saved.
     """
     data.require(config.spectrogram)
+    forget_compiled(data.device)
     task = _task(stage, config, data)
     stage.run_dir.mkdir(parents=True, exist_ok=True)
     save_run_config(task.config, stage.run_dir)
