@@ -13,14 +13,17 @@ from audiovae.commands import (
     MIN_AMOUNT,
     CheckpointOption,
     DeviceOption,
+    ExitStatus,
     OverwriteOption,
     PolishOption,
     QualityOption,
+    complain,
     counted,
     load_for_command,
     no_nan,
     require_new_audio,
 )
+from audiovae.errors import AudioVAEError
 from audiovae.timbre.library import TimbreLibrary, default_library
 
 app = typer.Typer(
@@ -71,12 +74,19 @@ def list_timbres(library: LibraryOption = None) -> None:
     """Name every saved timbre, with its model and how many files it is the mean of."""
     shelf = _library(library)
     names = shelf.names()
+    failed = False
     for name in names:
-        facts = shelf.facts(name)
+        try:
+            facts = shelf.facts(name)
+        except (AudioVAEError, OSError) as problem:
+            complain(problem)
+            failed = True
+            continue
         model = f"model {facts.model_name} ({facts.model_id})"
         typer.echo(f"{name}: {model}, {counted(facts.num_files, 'file')}")
     if not names:
         typer.echo(f"no timbre is saved in {shelf.folder}")
+    raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
 
 
 @app.command(epilog="[bold]Example:[/bold]  audiovae timbre apply oboe in.wav out.wav")

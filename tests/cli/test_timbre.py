@@ -10,6 +10,7 @@ import pytest
 from audiovae import pretrained
 from audiovae.audio import probe_audio, read_audio, write_audio
 from audiovae.cli import main
+from audiovae.timbre.library import default_library
 from tests.small_models import write_tiny_timbre_model
 from tests.tones import tones
 
@@ -80,6 +81,12 @@ def test_a_saved_timbre_is_the_file_it_was_measured_on(
     assert status == 0
     assert "the mean of 1 file\n" in out
     assert run(capsys, "timbre", "list")[1].startswith("bee: model timbre (")
+    (default_library() / "ant.timbre").write_bytes(b"no timbre")
+    status, said, err = run(capsys, "timbre", "list")
+    assert status == 3
+    assert said.startswith("bee: model timbre (")
+    assert "ant.timbre: expected a timbre file" in err
+    (default_library() / "ant.timbre").unlink()
     run(capsys, "timbre", "apply", "bee", sounds / "a.wav", tmp_path / "1.wav")
     run(capsys, "morph", sounds / "a.wav", sounds / "b.wav", tmp_path / "2.wav", "--amount", "1")
     run(capsys, "morph", sounds / "a.wav", "bee", tmp_path / "3.wav", "--amount", "1")
