@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -42,16 +42,19 @@ PolishOption = Annotated[
 ]
 CheckpointOption = Annotated[str, typer.Option(help="Name of a model, or path of its file.")]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
-MIN_AMOUNT, MAX_AMOUNT = -100.0, 100.0
-"""Of a move between timbres; far beyond what makes sense to hear."""
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
 
 # The base of what Typer raises for a wrong command line; its home differs between versions.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
-def no_nan(value: float | None) -> float | None:
-    """Callback of an option: "nan" is a number to the command line, and in no range's way."""
+def amount_option(help: str, *, show_default: bool = True) -> Any:
+    """An option for how far a timbre moves, within far more than makes sense to hear."""
+    return typer.Option(min=-100, max=100, callback=_no_nan, help=help, show_default=show_default)
+
+
+def _no_nan(value: float | None) -> float | None:
+    """Refuse "nan", which the command line takes for a number and no range keeps out."""
     if value is not None and math.isnan(value):
         raise typer.BadParameter("expected a number, got nan")
     return value

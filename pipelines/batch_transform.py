@@ -10,15 +10,13 @@ import typer
 
 from audiovae.cli.morph import KeepLoudnessOption, LibraryOption
 from audiovae.commands import (
-    MAX_AMOUNT,
-    MIN_AMOUNT,
     KbpsOption,
     MaxBytesOption,
     PolishOption,
     QualityOption,
     UsageProblem,
+    amount_option,
     end_process,
-    no_nan,
     run_command,
 )
 
@@ -68,11 +66,8 @@ ToTimbre = Annotated[
 ]
 Amount = Annotated[
     float | None,
-    typer.Option(
-        min=MIN_AMOUNT,
-        max=MAX_AMOUNT,
-        callback=no_nan,
-        help="How far to go to it: 0 is each file's own timbre, 1 this one. Default: 1.",
+    amount_option(
+        "How far to go to it: 0 is each file's own timbre, 1 this one. Default: 1.",
         show_default=False,
     ),
 ]

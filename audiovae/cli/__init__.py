@@ -211,14 +211,16 @@ def _process(
 
 
 def _model_lines(path: Path) -> list[str]:
-    from audiovae.checkpoint import load_checkpoint, load_model
+    from audiovae.checkpoint import load_checkpoint, load_vae
+    from audiovae.models.identity import model_id
     from audiovae.pretrained import find_checkpoint
 
     checkpoint = load_checkpoint(find_checkpoint(path))
     parameters = sum(tensor.numel() for tensor in checkpoint.tensors.values())
     lines = [f"kind: {checkpoint.kind}", f"config: {checkpoint.config.name}"]
     if checkpoint.kind == "vae":
-        lines.append(f"id: {load_model(path, vocoder=None).id}")
+        vae = load_vae(checkpoint, source=str(path))
+        lines.append(f"id: {model_id(vae, checkpoint.config, checkpoint.frequency_table)}")
     lines += [f"numbers: {parameters}"]
     lines += [f"{name}: {value}" for name, value in asdict(checkpoint.provenance).items()]
     lines += [

@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from audiovae.commands import (
-    MAX_AMOUNT,
-    MIN_AMOUNT,
     CheckpointOption,
     DeviceOption,
     OverwriteOption,
     PolishOption,
     QualityOption,
     UsageProblem,
+    amount_option,
     load_for_command,
-    no_nan,
     require_new_audio,
 )
 
@@ -80,12 +78,7 @@ def morph(
     destination: Annotated[Path, typer.Argument(metavar="OUT", help=".wav, .flac or .ogg")],
     amount: Annotated[
         float | None,
-        typer.Option(
-            min=MIN_AMOUNT,
-            max=MAX_AMOUNT,
-            callback=no_nan,
-            help="How far to go: 0 is A, 1 is B; below and above goes on. Default: 0.5.",
-        ),
+        amount_option("How far to go: 0 is A, 1 is B; below and above goes on. Default: 0.5."),
     ] = None,
     glide: Annotated[
         float | None,

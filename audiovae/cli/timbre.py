@@ -9,18 +9,16 @@ import typer
 
 from audiovae.cli.morph import KeepLoudnessOption, LevelsOption, LibraryOption, parse_levels
 from audiovae.commands import (
-    MAX_AMOUNT,
-    MIN_AMOUNT,
     CheckpointOption,
     DeviceOption,
     ExitStatus,
     OverwriteOption,
     PolishOption,
     QualityOption,
+    amount_option,
     complain,
     counted,
     load_for_command,
-    no_nan,
     require_new_audio,
 )
 from audiovae.errors import AudioVAEError
@@ -95,13 +93,7 @@ def apply(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Audio of any kind.")],
     destination: Annotated[Path, typer.Argument(metavar="OUT", help=".wav, .flac or .ogg")],
     amount: Annotated[
-        float,
-        typer.Option(
-            min=MIN_AMOUNT,
-            max=MAX_AMOUNT,
-            callback=no_nan,
-            help="How far to go: 0 is IN's own timbre, 1 is NAME's.",
-        ),
+        float, amount_option("How far to go: 0 is IN's own timbre, 1 is NAME's.")
     ] = 1.0,
     levels: LevelsOption = None,
     keep_loudness: KeepLoudnessOption = False,

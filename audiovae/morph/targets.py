@@ -88,20 +88,21 @@ def measure_timbre(
     failed = 0
     for source in sources:
         found = audio_files(source) if source.is_dir() else [source]
-        before = len(timbres)
+        own: list[Timbre] = []
         for file in found:
             try:
-                timbres.append(file_timbre(file, model, quality=quality))
+                own.append(file_timbre(file, model, quality=quality))
             except AudioReadError as error:
                 if file == source:
                     raise
-                failed += 1
                 _logger.warning("timbre=left_out reason=%s", error)
-        if len(timbres) == before:
+        if not own:
             raise NotAudioError(
                 f"{source}: expected audio files in this directory, got {len(found)} that cannot "
                 "be read; name another directory"
             )
+        timbres += own
+        failed += len(found) - len(own)
     return MeasuredTimbre(mean_timbre(timbres), len(timbres), failed)
 
 

@@ -22,15 +22,9 @@ from pipelines.training.stage import Stage, run_stage, settled_config
 
 RECORD_NAME: Final = "recipe.json"
 _ROOT: Final = Path(__file__).parents[2]
-# In a checkout, and where a wheel puts them.
-_RECIPES: Final = next(
-    (
-        folder
-        for name in ("configs", "audiovae_configs")
-        if (folder := _ROOT / name / "recipes").is_dir()
-    ),
-    _ROOT / "configs" / "recipes",
-)
+_OF_CHECKOUT: Final = _ROOT / "configs" / "recipes"
+_OF_WHEEL: Final = _ROOT / "audiovae_configs" / "recipes"
+_RECIPES: Final = _OF_CHECKOUT if _OF_CHECKOUT.is_dir() else _OF_WHEEL
 _FINE_TUNING_SHARES: Final = {"vae": 0.6, "vocoder": 0.4}
 _FINE_TUNING_RATE: Final = 0.3  # of the learning rate that the weights were trained with
 _FINE_TUNING_WARM_UP: Final = 50
