@@ -66,6 +66,9 @@ def _open_source(path: AudioPath) -> _Source:
         if size == 0:
             raise EmptyAudioError(message(path, "audio", "0 bytes", "remove this empty file"))
         found = formats.sniff(file)
+        if found is None and formats.is_compressed(path):
+            advice = "make audio of it with `audiovae decode IN OUT.wav`"
+            raise NotAudioError(message(path, "audio", "a compressed file", advice))
         if found is None:
             raise NotAudioError(
                 message(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from audiovae.commands import UsageProblem
+from audiovae.commands import UsageProblem, one_line
 
 _ANOMALOUS: Final = frozenset({"1", "true", "anomaly", "anomalous", "abnormal", "bad", "fault"})
 _NORMAL: Final = frozenset({"0", "false", "normal", "good", "ok", "healthy"})
@@ -15,6 +16,8 @@ _NORMAL: Final = frozenset({"0", "false", "normal", "good", "ok", "healthy"})
 
 def read_anomaly_labels(path: Path, names: Sequence[str]) -> dict[str, bool]:
     """Which of the files named are anomalies, as far as a CSV file says.
+
+    Rows that name none of them are counted on stderr: a slip of the pen, or a file left out.
 
     Args:
         path: With the columns `file` (path below the test directory, or name alone) and `label`
@@ -25,16 +28,20 @@ def read_anomaly_labels(path: Path, names: Sequence[str]) -> dict[str, bool]:
         UsageProblem: If it cannot be read, or names none of them.
     """
     said = _read(path)
-    found = {}
+    found, unused = {}, set(said)
     for name in names:
-        label = said.get(name, said.get(name.rpartition("/")[2]))
-        if label is not None:
-            found[name] = label
+        key = name if name in said else name.rpartition("/")[2]
+        if key in said:
+            found[name] = said[key]
+            unused.discard(key)
     if not found:
         raise UsageProblem(
             f"--labels: expected names of test files, got none of them in {path}; "
             f"write them as '{names[0]}'"
         )
+    if unused:
+        named = f"{len(unused)} rows name no test file, as '{one_line(min(unused))}'"
+        sys.stderr.write(f"--labels: {named}\n")
     return found
 
 

@@ -12,7 +12,7 @@ import os
 import stat
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,7 +31,8 @@ class Found:
     """One input: a path below the root with "/" between its parts, and what `stat` says.
 
     `problem` says why it cannot be an audio file although it was found; such an input becomes
-    an error row, or a skipped one if `harmless`.
+    an error row, or a skipped one if `harmless`. What the user `named` as the one INPUT is an
+    error where another file would be skipped.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Found:
     mtime_ns: int
     problem: str = ""
     harmless: bool = False
+    named: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ def survey(source: Source, output: Storage) -> list[Found]:
         )
     root = source.storage.directory
     if root is not None and source.kind == "file":
-        return [_look_at(os.path.join(root, source.name), source.name)]
+        return [replace(_look_at(os.path.join(root, source.name), source.name), named=True)]
     found = sorted(_select(source, output), key=lambda entry: entry.path)
     if not found:
         what = "/".join(source.pattern) if source.pattern else "directory"
@@ -144,7 +146,7 @@ def _select(source: Source, output: Storage) -> Iterator[Found]:
     if isinstance(source.storage, RemoteStorage):
         files = _list(source.storage, output)
         if source.kind == "file":
-            return (entry for entry in files if entry.path == source.name)
+            return (replace(file, named=True) for file in files if file.path == source.name)
     else:
         assert root is not None
         depth = len(source.pattern) if source.pattern and "**" not in source.pattern else None

@@ -81,6 +81,14 @@ def look_into(entry: Found, storage: Storage, with_compressed: bool) -> Facts:
         storage: Where it lies.
         with_compressed: Whether a compressed file counts as the audio in it; else it is skipped.
     """
+    facts = _look(entry, storage, with_compressed)
+    if entry.named and isinstance(facts, FileSkipped):
+        reason = f"expected audio, got a file that is {facts.reason}"
+        return FileFailed(entry.path, "AudioReadError", reason, retry=True)
+    return facts
+
+
+def _look(entry: Found, storage: Storage, with_compressed: bool) -> Facts:
     try:
         if entry.harmless:
             return FileSkipped(entry.path, entry.problem)

@@ -67,6 +67,13 @@ def test_not_audio(name: str, tmp_path: Path) -> None:
     refuse(path, NotAudioError)
 
 
+def test_a_compressed_file_says_how_to_hear_it(tmp_path: Path) -> None:
+    path = tmp_path / "voice.avae"
+    path.write_bytes(b"AVAE" + bytes(60))
+    with pytest.raises(NotAudioError, match="audiovae decode"):
+        read_audio(path)
+
+
 def test_zip_is_not_audio(tmp_path: Path) -> None:
     wav, _ = make("wav_16", tmp_path)
     path = tmp_path / "archive.wav"

@@ -87,9 +87,11 @@ def test_a_bad_file_is_named_and_the_others_are_judged(
     write_machine(tmp_path / "normal", 6)
     write_machine(tmp_path / "test", 2, first=20)
     (tmp_path / "test" / "bad.wav").write_bytes(b"RIFF and nothing more")
-    (tmp_path / "labels.csv").write_text("file,label\n020.wav,normal\n")
+    (tmp_path / "labels.csv").write_text("file,label\n020.wav,normal\ngone.wav,anomaly\n")
     assert run(tmp_path) == 3
-    assert "bad.wav" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "bad.wav" in said
+    assert "--labels: 1 rows name no test file, as 'gone.wav'" in said
     assert (output(tmp_path) / "scores.csv").read_text().count("\n") == 3
     assert json.loads((output(tmp_path) / "anomalies.json").read_text())["auc"] is None
 

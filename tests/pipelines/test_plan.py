@@ -53,6 +53,19 @@ def test_content_decides_and_a_claim_obliges(folder: Path) -> None:
     assert isinstance(verdicts["silence.mp3"], FileFailed)
 
 
+def test_the_one_file_named_is_not_skipped(folder: Path) -> None:
+    named = folder / "notes.txt"
+    named.write_text("no audio")
+    (verdict,) = examine(
+        survey(locate(str(named)), LocalStorage(folder.parent / "out")),
+        LocalStorage(folder),
+        guard(folder.parent / "out"),
+        fake_plan_spans,
+    )
+    assert isinstance(verdict, FileFailed)
+    assert verdict.reason == "expected audio, got a file that is not audio"
+
+
 def test_a_truncated_file_is_refused(folder: Path) -> None:
     data = (folder / "a.wav").read_bytes()
     (folder / "cut.wav").write_bytes(data[: len(data) // 2])
