@@ -24,7 +24,7 @@ from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
 from audiovae.latents import Conditions, Latents
 from audiovae.models.conditioning.label import label_index
-from audiovae.models.conditioning.pitch import REFERENCE_HZ
+from audiovae.models.conditioning.pitch import constant_pitch
 from audiovae.reconstruct import Reconstructor
 from audiovae.sampling import Kept, draw, encode_whole, keep_beginning, keep_levels
 from audiovae.spectrogram import log_mel_spectrogram, mel_filterbank
@@ -163,8 +163,8 @@ class Studio:
             label = torch.full((rows,), index, device=device)
         if wish.pitch_hz is not None:
             padded = frames + -frames % self._model.config.vae.total_stride
-            pitch = torch.ones(rows, 2, padded, device=device)
-            pitch[:, 0] = math.log2(wish.pitch_hz / REFERENCE_HZ)
+            track = constant_pitch(wish.pitch_hz, padded)
+            pitch = track.to(device).expand(rows, -1, -1)
         return Conditions(log_lambda=log_lambda, label=label, pitch=pitch)
 
     def _any_timbre(self, seed: int) -> Tensor:

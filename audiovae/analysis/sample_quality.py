@@ -19,7 +19,6 @@ from torch import Tensor
 
 from audiovae.errors import ShapeError
 
-EMBEDDING: Final = "mean and deviation of 20 MFCCs in windows of 1.5 s"
 NUM_COEFFICIENTS: Final = 20
 WINDOW_FRAMES: Final = 129
 

@@ -19,6 +19,7 @@ AUDIO_SUFFIXES = frozenset(
     " .tak .mpc .dsf".split()
 )
 
+COMPRESSED_SUFFIX = ".avae"
 _AVAE_MAGIC = b"AVAE"
 
 # Containers read by libsndfile; the others, by the name of FFmpeg's demuxer.
@@ -63,7 +64,7 @@ _SEARCH_BYTES = 4_096
 
 def is_compressed(path: AudioPath) -> bool:
     """Whether a file is a compressed one of this project, by its name or its content."""
-    if Path(path).suffix.lower() == ".avae":
+    if Path(path).suffix.lower() == COMPRESSED_SUFFIX:
         return True
     try:
         with open(path, "rb") as file:

@@ -27,7 +27,6 @@ from audiovae.errors import BitstreamError, ModelMismatchError
 
 MAGIC = b"AVAE"
 VERSION = 1
-SUFFIX = ".avae"
 MAX_HEADER_BYTES = 1 << 17
 MAX_PAYLOAD_BYTES = 1 << 24
 CRC_BYTES = 4

@@ -69,11 +69,6 @@ class Instrument:
     room_gain: float = 0.0
     seed: int = 0
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether this is a program as it is."""
-        return self == Instrument((Layer(self.layers[0].program),))
-
 
 def draw_instrument(draw: Generator, programs: tuple[int, ...]) -> Instrument:
     """Make an instrument up."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Final, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
+from audiovae.audio.formats import COMPRESSED_SUFFIX
 from audiovae.commands import UsageProblem
 from audiovae.errors import CheckpointError
 from audiovae.pretrained import find_checkpoint, find_vocoder
@@ -47,13 +48,15 @@ class Product:
 
 PRODUCTS: Final = {
     product.name: product
-    for product in (Product("compress", ".avae"), Product("resynthesize", ".resynth.{format}"))
+    for product in (
+        Product("compress", COMPRESSED_SUFFIX),
+        Product("resynthesize", ".resynth.{format}"),
+    )
 }
 MEASUREMENTS: Final = {
     product.name: product
     for product in (Product("embedding", ".embedding.npz"), Product("profile", ".profile.npz"))
 }
-_COMPRESSED_SUFFIX: Final = ".avae"
 
 
 class Processor(Protocol):
@@ -111,7 +114,7 @@ class Recipe:
         A compressed file is decoded, not compressed again; on the way to a timbre it is left out,
         because its latents are those of another model.
         """
-        is_compressed = source.lower().endswith(_COMPRESSED_SUFFIX)
+        is_compressed = source.lower().endswith(COMPRESSED_SUFFIX)
         if self.timbre is not None:
             path = f"{source}.{self.timbre.name}.{self.file_format}"
             return () if is_compressed else (("resynthesize", path),)
@@ -157,18 +160,6 @@ def parse_products(text: str) -> tuple[str, ...]:
             "leave --do out to get everything"
         )
     return tuple(name for name in PRODUCTS if name in asked)
-
-
-def parse_format(text: str) -> FileFormat:
-    """Read the value of `--format`.
-
-    Raises:
-        UsageProblem: If it is not a format that can be written.
-    """
-    for known in get_args(FileFormat):
-        if text == known:
-            return known  # type: ignore[no-any-return]
-    raise UsageProblem(f"--format: expected {', '.join(get_args(FileFormat))}, got '{text}'")
 
 
 def weights_identity(checkpoint: str) -> str:
