@@ -99,6 +99,9 @@ class ObjectiveConfig(Config):
     l1_weight: float = Field(default=1.0, ge=0)
     l2_weight: float = Field(default=0.25, ge=0)
     energy_weight: float = Field(default=0.5, ge=0, description="of patches: keeps the loudness")
+    statistics_weight: float = Field(
+        default=0.0, ge=0, description="of each band's mean and spread over time: keeps the timbre"
+    )
     beta: float = Field(default=1.0, ge=0)
     beta_warmup: float = Field(
         default=0.0, ge=0, le=1, description="share of the run over which beta rises from 0"

@@ -26,6 +26,8 @@ from audiovae.spectrogram import log_mel_to_db
 _ENERGY_PATCHES = ((8, 4), (128, 1))
 """Mel bands and frames over which energy is compared: a patch of 46 ms, a whole frame."""
 _MIN_POWER = 1e-10  # the square of the log-mel's floor
+_HEARD_NATS = 4.0  # below a clip's loudest frame; 35 dB
+_MIN_VARIANCE = 1e-4  # in square nats: of a band that does not move, whose root has no slope
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ElboTerms:
     Attributes:
         loss: What is minimised.
         distortion: Weighted L1 and squared error of the standardised log-mel, mean over cells,
-            and the error of the energy of patches.
+            and the errors of the energy of patches and of the statistics of bands.
         rate_bits_per_frame: KL terms of all levels, in bits per mel frame.
         log_mel_l1_db: Mean absolute difference of the log-mel in decibels.
     """
@@ -73,6 +75,9 @@ def elbo_terms(
     if objective.energy_weight:
         energy = energy_error(output.log_mel, log_mel, mask) / model.mel_deviation.mean()
         distortion = distortion + objective.energy_weight * energy
+    if objective.statistics_weight:
+        statistics = statistics_error(output.log_mel, log_mel, mask) / model.mel_deviation.mean()
+        distortion = distortion + objective.statistics_weight * statistics
     rate = output.level_bits().sum(dim=1) / num_frames
     log_lambda = output.latents.conditions.log_lambda
     if log_lambda is None:
@@ -112,3 +117,33 @@ def energy_error(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
         ]
         total = total + 0.5 * (logs[0] - logs[1]).abs().mean(dim=(1, 2, 3))
     return total / (len(_ENERGY_PATCHES) * share)
+
+
+def statistics_error(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """Mean absolute difference of each band's mean and deviation over time, in nats of magnitude.
+
+    By such statistics sounds are told apart where details are not (McDermott and Simoncelli, 2011,
+    Sound texture perception via statistics of the auditory periphery). What least absolute error
+    makes of an uncertain cell moves too little, so a clip comes back with too small a spread.
+    Frames more than 35 dB below the target's loudest do not count.
+
+    Args:
+        estimate: `[batch, mel, frame]`, natural log of magnitude.
+        target: `[batch, mel, frame]`.
+        mask: `[batch, 1, frame]` of 1 where there is signal.
+
+    Returns:
+        `[batch]`.
+    """
+    level = 0.5 * torch.logsumexp(2 * target, dim=1, keepdim=True)  # [batch, 1, frame]
+    level = level.masked_fill(mask == 0, -torch.inf)
+    heard = (level > level.amax(dim=2, keepdim=True) - _HEARD_NATS).to(target.dtype)
+    count = heard.sum(dim=2)  # [batch, 1]
+    means, deviations = [], []
+    for log_mel in (estimate, target):
+        mean = (log_mel * heard).sum(dim=2) / count  # [batch, mel]
+        moved = (log_mel - mean[:, :, None]).square() * heard
+        means.append(mean)
+        deviations.append((moved.sum(dim=2) / count + _MIN_VARIANCE).sqrt())
+    errors = [(made - true).abs().mean(dim=1) for made, true in (means, deviations)]
+    return 0.5 * (errors[0] + errors[1])

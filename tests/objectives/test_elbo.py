@@ -12,7 +12,7 @@ from audiovae.config import ObjectiveConfig
 from audiovae.latents import Conditions
 from audiovae.models.hvae import HVAE
 from audiovae.models.output import VAEOutput
-from audiovae.objectives.elbo import ElboTerms, elbo_terms, energy_error
+from audiovae.objectives.elbo import ElboTerms, elbo_terms, energy_error, statistics_error
 from tests.small_models import tiny_vae
 from tests.tones import tiny_config
 
@@ -56,6 +56,37 @@ def test_the_median_of_a_noisy_cell_is_too_quiet_for_the_energy() -> None:
     median = torch.full_like(noisy, -5.0)
     louder = torch.full_like(noisy, float((2 * noisy).exp().mean().log() / 2))
     assert (energy_error(louder, noisy, mask) < 0.5 * energy_error(median, noisy, mask)).all()
+
+
+def test_statistics_are_of_bands_over_time() -> None:
+    """Frames that change places keep them; a clip that moves less, or has a gain, does not."""
+    target, mask = 0.5 * log_mels(), torch.ones(2, 1, 64)
+    reordered = target[:, :, torch.randperm(64, generator=torch.Generator().manual_seed(1))]
+    kept = statistics_error(reordered, target, mask)
+    torch.testing.assert_close(kept, torch.zeros(2), atol=1e-5, rtol=0)
+    gained = statistics_error(target + 0.3, target, mask)
+    torch.testing.assert_close(gained, torch.full((2,), 0.15))
+    mean = target.mean(dim=2, keepdim=True)
+    calmer = statistics_error(mean + 0.5 * (target - mean), target, mask)
+    expected = 0.25 * (target - mean).square().mean(dim=2).sqrt().mean(dim=1)
+    torch.testing.assert_close(calmer, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_statistics_leave_out_padding_and_what_is_not_heard() -> None:
+    target = log_mels()
+    target[:, :, 40:] -= 20
+    estimate = target.clone()
+    estimate[:, :, 40:] += 7
+    whole = torch.ones(2, 1, 64)
+    torch.testing.assert_close(statistics_error(estimate, target, whole), torch.zeros(2))
+    padded = torch.ones(2, 1, 64)
+    padded[:, :, 40:] = 0
+    estimate[:, :, 40:] += 50
+    torch.testing.assert_close(statistics_error(estimate, target + 0, padded), torch.zeros(2))
+    silent = statistics_error(
+        torch.full((1, 128, 8), -11.5), torch.full((1, 128, 8), -11.5), whole[:1, :, :8]
+    )
+    assert torch.isfinite(silent).all()
 
 
 def test_rate_is_bits_a_frame_of_signal() -> None:
