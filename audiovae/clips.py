@@ -31,7 +31,7 @@ from audiovae.errors import ShapeError
 from audiovae.latents import Latents, join_latents
 from audiovae.reconstruct import Reconstructor
 from audiovae.rows import Row, chunk_rows, quality_conditions, stack_rows
-from audiovae.stretches import Coding, Signal, Stopwatch, Stretch
+from audiovae.stretches import Coding, Signal, Stopwatch, Stretch, channel_of
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.timbre.detail import decode_with_detail, with_detail
 from audiovae.transform import DEFAULT_QUALITY
@@ -53,7 +53,7 @@ def encode(clip: Clip, model: Model, *, quality: int = DEFAULT_QUALITY) -> Laten
         ConfigError: If the model has no such quality.
     """
     log_lambda = quality_lambda(model, quality)
-    rows = list(chunk_rows(0, _signal(clip, model), model.config.spectrogram))
+    rows = list(chunk_rows(0, _signal(clip, model)))
     return encode_rows(rows, model, log_lambda)
 
 
@@ -77,7 +77,7 @@ def decode(
     config = model.config.spectrogram
     signal = _signal(like, model)
     chunks = signal.stretch.chunks_needed(config)
-    num_coded = len(set(signal.channel_of))
+    num_coded = len(set(channel_of(signal)))
     total = signal.stretch.frames(config)
     lengths = [len(chunk_range(chunk, total)) for chunk in chunks] * num_coded
     if latents.num_frames.tolist() != lengths:
@@ -90,7 +90,7 @@ def decode(
         stitch(log_mels[at : at + len(chunks)], 0, total)
         for at in range(0, len(log_mels), len(chunks))
     )
-    coding = Coding(signal.stretch, signal.channel_of, stitched)
+    coding = Coding(signal.stretch, channel_of(signal), stitched)
     reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
     sound = reconstructor.sound([coding], Stopwatch())[0]
     sound = resample(sound, config.sample_rate, like.sample_rate)
@@ -117,7 +117,7 @@ def encode_rows(rows: Sequence[Row], model: Model, log_lambda: float | None) -> 
 def _signal(clip: Clip, model: Model) -> Signal:
     config = model.config.spectrogram
     waveform = resample(clip.waveform, clip.sample_rate, config.sample_rate)
-    return Signal(Stretch.whole(waveform.shape[1], config), waveform)
+    return Signal(Stretch.whole(waveform.shape[1], config), waveform, config)
 
 
 def _decode_rows(latents: Latents, model: Model, lengths: Sequence[int]) -> list[Tensor]:

@@ -84,12 +84,6 @@ def write_spans(
                 writer.append(chunk)
 
 
-def file_channels(spans: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """For each channel the first one that is identical to it in every span."""
-    histories = list(zip(*spans, strict=True))
-    return tuple(histories.index(history) for history in histories)
-
-
 def _stored_chunks(
     chunks: Sequence[CodedChunk], channel_of: tuple[int, ...], sources: tuple[int, ...]
 ) -> Iterable[CodedChunk]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from audiovae.rate import choose_log_lambda
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport
 from audiovae.sources import CompressedSound, merged_ranges, plan_spans, probe_source
-from audiovae.stretches import Signal, Stopwatch, Stretch, Waveform
+from audiovae.stretches import Signal, Stopwatch, Stretch, Waveform, channel_of
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.transform import (
     COMPRESS,
@@ -81,14 +81,14 @@ def compress(
     reconstructor = Reconstructor(model, device=str(model.device))
     source = ResampledReader(_ClipReader(clip), config.sample_rate)
     stretch = Stretch.whole(source.num_samples, config)
-    signal = Signal(stretch, source.read(0, source.num_samples))
+    signal = Signal(stretch, source.read(0, source.num_samples), config)
     log_lambda = quality_lambda(model, quality)
     by_size = kbps is not None or max_bytes is not None
     asked = 0 if by_size else quality
     if by_size:
         log_lambda, _ = choose_log_lambda(model, reconstructor, source, kbps, max_bytes)
-    header = file_header(model, source.info, signal.channel_of, log_lambda, asked)
-    signal = Signal(stretch, signal.waveform, 0, log_lambda)
+    header = file_header(model, source.info, channel_of(signal), log_lambda, asked)
+    signal = replace(signal, log_lambda=log_lambda)
     data = io.BytesIO()
     with AvaeWriter(data, header) as writer:
         for chunk in reconstructor.code([signal], Stopwatch())[0].chunks:
@@ -154,7 +154,7 @@ def resynthesize(
     reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
     waveform = resample(clip.waveform, clip.sample_rate, config.sample_rate)
     stretch = Stretch.whole(waveform.shape[1], config)
-    signal = Signal(stretch, waveform, 0, quality_lambda(model, quality))
+    signal = Signal(stretch, waveform, config, 0, quality_lambda(model, quality))
     watch = Stopwatch()
     sound = reconstructor.sound(reconstructor.code([signal], watch), watch)[0]
     sound = resample(sound, config.sample_rate, clip.sample_rate)

@@ -17,7 +17,7 @@ from audiovae.compressed import file_header
 from audiovae.errors import ConfigError
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import log_mel_window
-from audiovae.stretches import Signal, Stretch
+from audiovae.stretches import Signal, Stretch, channel_of
 
 TOLERANCE = 0.02
 """A search ends this close to the target, relative."""
@@ -216,5 +216,8 @@ def _chunk_log_mels(source: ResampledReader, model: Model, index: int) -> list[T
     stretch = Stretch(source.num_samples, index, index + 1)
     frames = chunk_range(index, stretch.frames(config))
     start, stop = stretch.samples_needed(config)
-    signal = Signal(stretch, source.read(start, stop), start)
-    return list(log_mel_window(signal.read, stretch.num_samples, frames.start, frames.stop, config))
+    signal = Signal(stretch, source.read(start, stop), config, start)
+    coded = sorted(set(channel_of(signal)))
+    here = [coded.index(channel) for channel in sorted(set(signal.sources[index]))]
+    log_mel = log_mel_window(signal.read, stretch.num_samples, frames.start, frames.stop, config)
+    return list(log_mel[here])

@@ -33,7 +33,7 @@ from audiovae.latents import Conditions
 from audiovae.limiter import REACH_SAMPLES, limit_peaks
 from audiovae.rows import CodedRow, Row, Window, chunk_rows, quality_conditions, stack_rows
 from audiovae.spectrogram import log_mel_to_db
-from audiovae.stretches import Codable, Coded, Coding, Stopwatch, Waveform
+from audiovae.stretches import Codable, Coded, Coding, Stopwatch, Waveform, channel_of
 from audiovae.synthesis import DEFAULT_POLISH_STEPS, Synthesizer
 from audiovae.timbre.detail import detailed, with_detail
 from audiovae.timbre.moves import Move
@@ -78,11 +78,7 @@ class Reconstructor:
     def code(self, signals: Sequence[Codable], watch: Stopwatch) -> list[Coding]:
         """Code signals together, and decode the log-mel of their codes."""
         with watch.stage("mel"):
-            rows = [
-                row
-                for i, signal in enumerate(signals)
-                for row in chunk_rows(i, signal, self.spectrogram)
-            ]
+            rows = [row for i, signal in enumerate(signals) for row in chunk_rows(i, signal)]
         with watch.stage("encode"):
             coded = self._code_rows(rows, signals)
             return [
@@ -170,7 +166,7 @@ class Reconstructor:
             for i, one in zip(
                 indices, self._code_batch(log_mel, lengths, conditions, own), strict=True
             ):
-                channel = sorted(set(signals[rows[i].signal].channel_of))[rows[i].channel]
+                channel = sorted(set(channel_of(signals[rows[i].signal])))[rows[i].channel]
                 chunk = one.chunk and replace(one.chunk, channel=channel, index=rows[i].chunk)
                 coded[i] = replace(one, chunk=chunk)
         return [coded[i] for i in range(len(rows))]
@@ -220,7 +216,7 @@ class Reconstructor:
         stretch = signal.stretch
         total = stretch.frames(self.spectrogram)
         first = stretch.chunks_needed(self.spectrogram)[0]
-        channels = range(len(set(signal.channel_of)))
+        channels = range(len(set(channel_of(signal))))
         log_mels = tuple(
             stitch([c.log_mel for r, c in own if r.channel == channel], first, total)
             for channel in channels
@@ -233,7 +229,7 @@ class Reconstructor:
         ]
         return Coding(
             stretch,
-            signal.channel_of,
+            channel_of(signal),
             log_mels,
             tuple(c.chunk for _, c in wanted if c.chunk is not None),
             sum(r.log_mel.shape[1] for r, _ in wanted),

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from audiovae.chunks import FrameRange, batch_rows, chunk_range, pad_frames
 from audiovae.codec import CodedChunk
-from audiovae.config import SpectrogramConfig
 from audiovae.latents import Conditions
-from audiovae.stretches import Codable
+from audiovae.stretches import Codable, channel_of
 
 
 @dataclass(frozen=True)
@@ -68,16 +67,21 @@ class Window:
     shape_frames: int
 
 
-def chunk_rows(index: int, signal: Codable, config: SpectrogramConfig) -> Iterator[Row]:
-    """The chunks that a signal needs, channel by channel; `index` is the signal's."""
-    stretch = signal.stretch
+def chunk_rows(index: int, signal: Codable) -> Iterator[Row]:
+    """The chunks that a signal needs, channel by channel; `index` is the signal's.
+
+    Channels that sound the same in one chunk only are the same row there.
+    """
+    stretch, config = signal.stretch, signal.config
     needed, total = stretch.frames_needed(config), stretch.frames(config)
-    log_mel = signal.log_mel(config)
-    for channel in range(log_mel.shape[0]):
+    log_mel = signal.log_mel()
+    coded = sorted(set(channel_of(signal)))
+    for place, channel in enumerate(coded):
         for chunk in stretch.chunks_needed(config):
+            source = coded.index(signal.sources[chunk][channel])
             frames = chunk_range(chunk, total)
             start, stop = frames.start - needed.start, frames.stop - needed.start
-            yield Row(index, channel, chunk, frames, log_mel[channel, :, start:stop])
+            yield Row(index, place, chunk, frames, log_mel[source, :, start:stop])
 
 
 def stack_rows(

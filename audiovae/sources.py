@@ -71,7 +71,7 @@ def read_signal(
         if last_chunk is not None:
             stretch = Stretch(reader.num_samples, first_chunk, last_chunk)
         start, stop = stretch.samples_needed(config)
-        return raw.info, Signal(stretch, reader.read(start, stop), start)
+        return raw.info, Signal(stretch, reader.read(start, stop), config, start)
 
 
 class CompressedSound:

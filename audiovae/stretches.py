@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -79,14 +79,18 @@ class Codable(Protocol):
         """Which chunks are wanted."""
 
     @property
+    def config(self) -> SpectrogramConfig:
+        """Frames of the log-mel."""
+
+    @property
     def log_lambda(self) -> float | None:
         """Condition it is coded under; None for a model without."""
 
     @property
-    def channel_of(self) -> tuple[int, ...]:
-        """For each channel the channel that is coded for it."""
+    def sources(self) -> Mapping[int, tuple[int, ...]]:
+        """In each chunk needed, for each channel the channel that is coded for it there."""
 
-    def log_mel(self, config: SpectrogramConfig) -> Tensor:
+    def log_mel(self) -> Tensor:
         """`[channel, mel, frame]` of the chunks needed, of the channels that are coded."""
 
 
@@ -97,35 +101,57 @@ class Signal:
     Attributes:
         stretch: Which chunks are wanted.
         waveform: `[channel, sample]` at the model's rate, from sample `offset` on.
+        config: Of the model.
         offset: Place of the first sample in the file.
         log_lambda: Condition it is coded under; None for a model without.
     """
 
     stretch: Stretch
     waveform: Waveform
+    config: SpectrogramConfig
     offset: int = 0
     log_lambda: float | None = None
 
     @cached_property
-    def channel_of(self) -> tuple[int, ...]:
-        """For each channel the first one that sounds the same: that one alone is coded."""
+    def sources(self) -> Mapping[int, tuple[int, ...]]:
+        """In each chunk, for each channel the first one that sounds the same: it alone is coded.
+
+        What is judged is the chunk alone, so that it is the same however a file is cut into spans.
+        """
+        return {chunk: self._sources(chunk) for chunk in self.stretch.chunks_needed(self.config)}
+
+    def _sources(self, chunk: int) -> tuple[int, ...]:
+        frames = chunk_range(chunk, self.stretch.frames(self.config))
+        start, stop = (at * self.config.hop_samples for at in (frames.start, frames.stop))
+        here = self.waveform[:, start - self.offset : stop - self.offset]
         found: list[int] = []
-        for index, channel in enumerate(self.waveform):
-            same = (other for other in found if _sounds_the_same(self.waveform[other], channel))
+        for index, channel in enumerate(here):
+            same = (other for other in found if _sounds_the_same(here[other], channel))
             found.append(next(same, index))
         return tuple(found)
 
     def read(self, start: int, stop: int) -> Waveform:
         """Samples `[start, stop)` of the file, of the channels that are coded."""
-        coded = sorted(set(self.channel_of))
+        coded = sorted(set(channel_of(self)))
         return np.ascontiguousarray(self.waveform[coded, start - self.offset : stop - self.offset])
 
-    def log_mel(self, config: SpectrogramConfig) -> Tensor:
+    def log_mel(self) -> Tensor:
         """`[channel, mel, frame]` of the chunks needed, of the channels that are coded."""
-        frames = self.stretch.frames_needed(config)
+        frames = self.stretch.frames_needed(self.config)
         return log_mel_window(
-            self.read, self.stretch.num_samples, frames.start, frames.stop, config
+            self.read, self.stretch.num_samples, frames.start, frames.stop, self.config
         )
+
+
+def channel_of(signal: Codable) -> tuple[int, ...]:
+    """For each channel the channel that is coded for it: the same in every chunk."""
+    return alike_throughout(list(signal.sources.values()))
+
+
+def alike_throughout(sources: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """For each channel the first one with the same source in every part of a file."""
+    histories = list(zip(*sources, strict=True))
+    return tuple(histories.index(history) for history in histories)
 
 
 def _sounds_the_same(first: NDArray[np.float32], second: NDArray[np.float32]) -> bool:

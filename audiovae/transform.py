@@ -20,14 +20,14 @@ from audiovae.audio import (
 )
 from audiovae.checkpoint import Model
 from audiovae.codec import AvaeReader, DamagedChunkError, require_grid
-from audiovae.compressed import file_channels, file_header, quality_lambda, write_spans
+from audiovae.compressed import file_header, quality_lambda, write_spans
 from audiovae.errors import AudioVAEError, BitstreamError, ConfigError
 from audiovae.parts import Part, load_part, save_part
 from audiovae.rate import LambdaSearch
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport, SpanReport, file_report, span_report
 from audiovae.sources import CompressedSound, info_of, probe_source, read_signal
-from audiovae.stretches import Coded, Coding, Signal, Stopwatch, Waveform
+from audiovae.stretches import Coded, Coding, Signal, Stopwatch, Waveform, alike_throughout
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.timbre.moves import TimbreMove
 
@@ -274,7 +274,7 @@ class Transformer:
             )
         channels = [report.channel_of for report in spans]
         header = file_header(
-            self._model, info, file_channels(channels), spans[0].log_lambda, self._asked_quality
+            self._model, info, alike_throughout(channels), spans[0].log_lambda, self._asked_quality
         )
         coded = ((c, part.chunks) for c, part in zip(channels, parts, strict=True))
         write_spans(destination, header, coded)

@@ -67,9 +67,10 @@ def copied(signal: Tensor, model: Model) -> Tensor:
 
 def coded(signal: Tensor, model: Model, quality: int) -> Tensor:
     """What `signal` decodes to after compression, `[sample]`."""
-    stretch = Stretch.whole(len(signal), model.config.spectrogram)
+    config = model.config.spectrogram
+    stretch = Stretch.whole(len(signal), config)
     reconstructor, watch = Reconstructor(model), Stopwatch()
-    one = Signal(stretch, signal[None].numpy(), 0, quality_lambda(model, quality))
+    one = Signal(stretch, signal[None].numpy(), config, 0, quality_lambda(model, quality))
     return torch.from_numpy(reconstructor.sound(reconstructor.code([one], watch), watch)[0][0])
 
 

@@ -7,6 +7,7 @@ shape, of which any point between is a sound.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class Blend:
             move=None if move.is_identity else move,
             polish_steps=settings.polish_steps,
         )
-        signal = _LogMelSignal(stretch, self._log_lambda, self._channel_of, here)
+        signal = _LogMelSignal(stretch, config, self._log_lambda, self._channel_of, here)
         watch = Stopwatch()
         sound = reconstructor.sound(reconstructor.code([signal], watch), watch)[0]
         sound = resample(sound, config.sample_rate, rate)[:, :num_samples]
@@ -98,13 +99,19 @@ class _LogMelSignal:
     """A whole sound that is log-mel already."""
 
     stretch: Stretch
+    config: SpectrogramConfig
     log_lambda: float | None
     channel_of: tuple[int, ...]
     whole: Tensor  # [channel, mel, frame]
 
-    def log_mel(self, config: SpectrogramConfig) -> Tensor:
+    @property
+    def sources(self) -> Mapping[int, tuple[int, ...]]:
+        """The same in every chunk."""
+        return dict.fromkeys(self.stretch.chunks_needed(self.config), self.channel_of)
+
+    def log_mel(self) -> Tensor:
         """All of it."""
-        frames = self.stretch.frames_needed(config)
+        frames = self.stretch.frames_needed(self.config)
         return self.whole[:, :, frames.start : frames.stop]
 
 

@@ -140,11 +140,11 @@ def _spread_rows(path: Path, model: Model) -> Iterator[Row]:
     samples = -(-info.num_samples * config.sample_rate // info.sample_rate)
     total = num_chunks(num_frames(samples, config))
     if total <= _MAX_CHUNKS:
-        yield from chunk_rows(0, read_signal(path, config)[1], config)
+        yield from chunk_rows(0, read_signal(path, config)[1])
         return
     for chunk in _spread(total, _MAX_CHUNKS):
         signal = read_signal(path, config, chunk, chunk + 1)[1]
-        yield from (row for row in chunk_rows(0, signal, config) if row.chunk == chunk)
+        yield from (row for row in chunk_rows(0, signal) if row.chunk == chunk)
 
 
 def _spread(count: int, most: int) -> list[int]:

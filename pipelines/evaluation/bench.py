@@ -18,7 +18,7 @@ from audiovae.files import compress
 from audiovae.reconstruct import Reconstructor
 from audiovae.sources import CompressedSound
 from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db
-from audiovae.stretches import Coding, Signal, Stopwatch, Stretch
+from audiovae.stretches import Coding, Signal, Stopwatch, Stretch, channel_of
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from pipelines.evaluation.clips import ClipFile
 from pipelines.evaluation.opus import OPUS_KBPS, OpusEncoder
@@ -168,10 +168,10 @@ class Bench:
 
 def _true_coding(clip: Clip, config: SpectrogramConfig) -> Coding:
     stretch = Stretch.whole(clip.num_samples, config)
-    channel_of = Signal(stretch, clip.waveform).channel_of
-    coded = sorted(set(channel_of))
+    sources = channel_of(Signal(stretch, clip.waveform, config))
+    coded = sorted(set(sources))
     log_mel = log_mel_spectrogram(torch.from_numpy(clip.waveform[coded]), config)
-    return Coding(stretch, channel_of, tuple(log_mel))
+    return Coding(stretch, sources, tuple(log_mel))
 
 
 def _log_mel_error_db(coding: Coding, true: Coding) -> float:

@@ -108,7 +108,7 @@ def ours(name: str, model: Model, clips: Sequence[Clip], device: str) -> Contend
     reconstructor = Reconstructor(model, device=device)
     config = model.config.spectrogram
     signals = [
-        Signal(Stretch.whole(clip.num_samples, config), clip.waveform, 0, _LOG_LAMBDA)
+        Signal(Stretch.whole(clip.num_samples, config), clip.waveform, config, 0, _LOG_LAMBDA)
         for clip in clips
     ]
     files = [

@@ -24,7 +24,7 @@ from audiovae.checkpoint import Model, load_model
 from audiovae.compressed import quality_lambda
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import log_mel_spectrogram
-from audiovae.stretches import Coding, Signal, Stopwatch, Stretch
+from audiovae.stretches import Coding, Signal, Stopwatch, Stretch, channel_of
 from pipelines.evaluation.clips import ClipFile, find_clips
 
 EXAMPLES = Path(__file__).parent.parent.parent / "examples"
@@ -68,12 +68,13 @@ def clip_trials(
     config = model.config.spectrogram
     waveform = read_audio(clip.path, sample_rate=config.sample_rate).waveform
     stretch = Stretch.whole(waveform.shape[1], config)
-    signal = Signal(stretch, waveform, 0, quality_lambda(model, quality))
+    signal = Signal(stretch, waveform, config, 0, quality_lambda(model, quality))
     decoded = next(iter(sounders.values())).code([signal], Stopwatch())[0]
-    coded = sorted(set(signal.channel_of))
+    sources = channel_of(signal)
+    coded = sorted(set(sources))
     true = log_mel_spectrogram(torch.from_numpy(waveform[coded]), config)
     codings = {
-        "copy synthesis": Coding(stretch, signal.channel_of, tuple(true)),
+        "copy synthesis": Coding(stretch, sources, tuple(true)),
         f"quality {quality}": decoded,
     }
     seconds = waveform.shape[1] / config.sample_rate * len(coded)
