@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from audiovae.audio import resample
 from audiovae.limiter import CEILING, REACH_SAMPLES, limit_peaks
 
 RATE = 44_100
@@ -13,7 +14,7 @@ def tone(hz: float, level: float, samples: int = RATE) -> np.ndarray:
 
 
 def test_what_is_not_too_loud_is_left_alone() -> None:
-    sound = tone(440, CEILING)[None]
+    sound = tone(440, 0.99 * CEILING)[None]
     assert limit_peaks(sound) is sound
     assert limit_peaks(sound[:, :0]).shape == (1, 0)
 
@@ -25,6 +26,16 @@ def test_nothing_is_above_the_ceiling(samples: int) -> None:
     limited = limit_peaks(sound)
     assert np.abs(limited).max() <= CEILING * (1 + 1e-6)
     assert limited.shape == sound.shape
+
+
+@pytest.mark.parametrize("rate", [32_000, 48_000, 96_000])
+def test_a_resampler_finds_no_peak_that_integers_would_clip(rate: int) -> None:
+    generator = np.random.default_rng(2)
+    bursts = generator.normal(0, 0.6, RATE) * (np.arange(RATE) % 9_000 < 900)
+    sounds = [bursts, np.sign(tone(997, 1.0)), tone(11_025, 1.4), tone(21_000, 1.2)]
+    for sound in sounds:
+        limited = limit_peaks(sound.astype(np.float32)[None])
+        assert np.abs(resample(limited, RATE, rate)).max() <= 1.0
 
 
 def test_only_the_surroundings_of_a_peak_change_and_all_channels_alike() -> None:

@@ -15,23 +15,19 @@ from typing import Literal, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from audiovae.arithmetic import Along, interpolate, timbre_between, transfer
 from audiovae.chunks import FrameRange
 from audiovae.latents import Latents
-from audiovae.models.blocks import step_mask
 from audiovae.models.hvae import HVAE
 from audiovae.timbre.detail import decode_with_detail, with_detail
+from audiovae.timbre.loudness import as_loud
 from audiovae.timbre.value import Timbre
 
 Curve = Literal["linear", "ease", "spherical"]
 """How a way is travelled: evenly, slowly at both ends, or evenly along the sphere's arc."""
 
 _KNOTS = 8  # amounts a glide is decoded at, from 0 to 1
-_LOUDNESS_FRAMES = 43  # half a second: longer than a note's onset, shorter than a phrase
-_MAX_GAIN_NATS = math.log(10) * 12 / 20
-_TINY_POWER = 1e-8
 
 
 class Place(Protocol):
@@ -136,7 +132,9 @@ class TimbreMove:
         decoded = _decode_on(
             self.course, vae, log_mel.shape[2], places, lambda a: self._at(latents, a)
         )
-        return as_loud(decoded, log_mel, latents.num_frames) if self.keep_loudness else decoded
+        if not self.keep_loudness:
+            return decoded
+        return as_loud(decoded, log_mel, latents.num_frames, vae.config.spectrogram)
 
     def _at(self, latents: Latents, amount: float) -> Latents:
         along = self.course.along
@@ -184,7 +182,9 @@ class BlendMove:
             return interpolate(latents, there, amount, levels=levels, along=course.along)
 
         decoded = _decode_on(course, vae, log_mel.shape[2], places, at)
-        return as_loud(decoded, log_mel, latents.num_frames) if self.keep_loudness else decoded
+        if not self.keep_loudness:
+            return decoded
+        return as_loud(decoded, log_mel, latents.num_frames, vae.config.spectrogram)
 
 
 def _decode_on(
@@ -212,23 +212,3 @@ def _decode_on(
         total = part if total is None else total + part
     assert total is not None
     return total
-
-
-def as_loud(decoded: Tensor, reference: Tensor, num_frames: Tensor) -> Tensor:
-    """Make one log-mel as loud as another over each half second, as far as 12 dB do it.
-
-    Args:
-        decoded: `[batch, mel, frame]`, natural log of magnitude.
-        reference: `[batch, mel, frame]`, of the wanted loudness.
-        num_frames: `[batch]`; frames beyond these do not count.
-    """
-    mask = step_mask(num_frames, decoded.shape[2], 1)[:, 0]  # [batch, frame]
-    wanted, found = (
-        functional.avg_pool1d(
-            torch.exp(2 * log_mel).sum(dim=1) * mask, _LOUDNESS_FRAMES, 1, _LOUDNESS_FRAMES // 2
-        )
-        + _TINY_POWER
-        for log_mel in (reference, decoded)
-    )
-    gain = 0.5 * (wanted / found).log()
-    return decoded + gain.clamp(-_MAX_GAIN_NATS, _MAX_GAIN_NATS)[:, None]

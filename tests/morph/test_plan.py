@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from audiovae.arithmetic import transfer
 from audiovae.audio import Clip, probe_audio, read_audio, write_audio
@@ -20,12 +19,11 @@ from audiovae.errors import (
     ShapeError,
 )
 from audiovae.files import process_file, resynthesize
-from audiovae.models.blocks import step_mask
 from audiovae.morph.plan import plan_morph
 from audiovae.morph.settings import MorphSettings, step_amounts
 from audiovae.morph.targets import file_timbre, measure_timbre
 from audiovae.timbre.library import TimbreLibrary
-from audiovae.timbre.moves import Course, TimbreMove, as_loud
+from audiovae.timbre.moves import Course, TimbreMove
 from audiovae.transform import RESYNTHESIZE, Transformer, TransformSettings
 from tests.small_models import load_tiny_model, load_tiny_timbre_model
 from tests.tones import tones
@@ -169,17 +167,6 @@ def test_a_glide_begins_here_and_ends_there(model: Model, sounds: Path, tmp_path
     assert np.abs(early[:, second:] - whole[:, second:]).max() < 0.02 * distance
     assert np.abs(spread - plain).max() > 0.1 * distance
     assert np.abs(spread[:, -4_000:] - whole[:, -4_000:]).max() < 0.02 * distance
-
-
-def test_loudness_is_that_of_the_reference() -> None:
-    draw = torch.Generator().manual_seed(0)
-    reference = -4 + torch.randn(2, 128, 64, generator=draw)
-    lengths = torch.tensor([64, 20])
-    kept = as_loud(reference - 0.7, reference, lengths)
-    covered = step_mask(lengths, 64, 1)
-    torch.testing.assert_close(kept * covered, reference * covered, rtol=0, atol=1e-4)
-    far = as_loud(reference - 9.0, reference, lengths)
-    assert float((far - reference)[0].max()) == pytest.approx(-9.0 + 12 / 20 * np.log(10), abs=1e-3)
 
 
 def test_loudness_is_kept_on_request(coded: Model, sounds: Path, tmp_path: Path) -> None:
