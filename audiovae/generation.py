@@ -17,7 +17,7 @@ from torch import Tensor
 
 from audiovae.analysis.metrics import integrated_loudness_lufs
 from audiovae.arithmetic import Along, interpolate
-from audiovae.audio import Clip, resample
+from audiovae.audio import Clip, mixed_to_mono, resample
 from audiovae.checkpoint import Model
 from audiovae.compressed import quality_lambda
 from audiovae.config import SpectrogramConfig
@@ -33,6 +33,7 @@ from audiovae.stretches import Coding, Stopwatch, Stretch, Waveform
 MAX_SECONDS: Final = 600.0
 """The longest sound: it is drawn in one piece."""
 _LOUDNESS_LUFS = -20.0
+_LOUDNESS_BLOCK_SECONDS = 0.4
 _PEAK = 0.95
 
 
@@ -81,9 +82,12 @@ class Studio:
         frames = -(-samples // self._config.hop_samples)
         drawn = self._draw(frames, seed, None)
         sound = self._sound(drawn, samples)
-        loudness = integrated_loudness_lufs(torch.from_numpy(sound), self._config.sample_rate)
-        if loudness is not None:
-            sound = sound * np.float32(10 ** ((_LOUDNESS_LUFS - loudness) / 20))
+        # A shorter sound is measured as if it went on: loudness is of blocks of 0.4 s.
+        times = math.ceil(_LOUDNESS_BLOCK_SECONDS * self._config.sample_rate / samples)
+        heard = torch.from_numpy(sound).repeat(1, times)
+        loudness = integrated_loudness_lufs(heard, self._config.sample_rate)
+        assert loudness is not None
+        sound = sound * np.float32(10 ** ((_LOUDNESS_LUFS - loudness) / 20))
         return Clip(_below_clipping(sound), self._config.sample_rate)
 
     def log_mel(self, num_frames: int, seed: int) -> Tensor:
@@ -118,7 +122,7 @@ class Studio:
         rate = self._config.sample_rate
         waves = [resample(clip.waveform, clip.sample_rate, rate) for clip in (first, second)]
         if len(waves[0]) != len(waves[1]):
-            waves = [wave.mean(axis=0, keepdims=True, dtype=np.float32) for wave in waves]
+            waves = [mixed_to_mono(wave) for wave in waves]
         length = max(wave.shape[1] for wave in waves)
         padded = [np.pad(wave, ((0, 0), (0, length - wave.shape[1]))) for wave in waves]
         ends = [self._latents(Clip(wave, rate)) for wave in padded]

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from audiovae.analysis.pooling import Arrays
-from audiovae.audio import AudioInfo
+from audiovae.audio import AudioInfo, mixed_to_mono
 from audiovae.checkpoint import Model
 from audiovae.chunks import batches_by_shape, chunk_range, core_range, padded_frames
 from audiovae.codec import require_grid
@@ -29,7 +29,7 @@ from audiovae.reports import FileReport, SpanReport, file_report
 from audiovae.rows import stack_rows
 from audiovae.sources import plan_spans, probe_source, read_signal
 from audiovae.spectrogram import log_mel_window
-from audiovae.stretches import Signal, Stopwatch, Waveform
+from audiovae.stretches import Signal, Stopwatch, Stretch, Waveform
 
 _CPU_BATCH_FRAMES = 1024
 _GPU_BATCH_FRAMES = 64 * 1024
@@ -219,16 +219,16 @@ def load_arrays(path: Path) -> Arrays:
 
 
 def _chunks(file: int, signal: Signal, config: SpectrogramConfig) -> Iterator[_Chunk]:
-    """The wanted chunks of a signal, its channels averaged."""
+    """The wanted chunks of a signal, each with its channels mixed to one."""
     stretch = signal.stretch
     total = stretch.frames(config)
-    mono = signal.waveform.mean(axis=0, keepdims=True, dtype=np.float32)
-
-    def read(start: int, stop: int) -> Waveform:
-        samples: Waveform = mono[:, start - signal.offset : stop - signal.offset]
-        return samples
-
     for index in range(stretch.first_chunk, stretch.last_chunk):
         frames = chunk_range(index, total)
+        start, stop = Stretch(stretch.num_samples, index, index + 1).samples_needed(config)
+        mono = mixed_to_mono(signal.waveform[:, start - signal.offset : stop - signal.offset])
+
+        def read(first: int, last: int, mono: Waveform = mono, origin: int = start) -> Waveform:
+            return mono[:, first - origin : last - origin]
+
         log_mel = log_mel_window(read, stretch.num_samples, frames.start, frames.stop, config)
         yield _Chunk(file, len(core_range(index, total)), log_mel[0])

@@ -95,6 +95,13 @@ def test_a_fresh_sound_is_as_long_and_loud_as_it_should_be(studio: Studio) -> No
     assert 0.01 < np.abs(sound.waveform).max() <= 0.951
 
 
+def test_sounds_too_short_for_a_meter_are_as_loud_as_others(studio: Studio) -> None:
+    lengths = (0.15, 0.39, 0.41)
+    waveforms = [studio.fresh(seconds, seed=0).waveform[0] for seconds in lengths]
+    levels = [20 * np.log10(np.sqrt(np.mean(wave**2))) for wave in waveforms]
+    assert max(levels) - min(levels) < 6
+
+
 @pytest.mark.parametrize(("rate", "channels"), [(44_100, 1), (16_000, 2)])
 def test_variations_and_continuations_are_like_the_clip(
     studio: Studio, rate: int, channels: int

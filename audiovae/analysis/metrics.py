@@ -27,7 +27,7 @@ MAX_SI_SDR_DB = 100.0
 SILENCE_LUFS = -70.0
 """The absolute gate of BS.1770: nothing is quieter."""
 
-_POWER_FLOOR = 1e-5
+_MAGNITUDE_FLOOR = 1e-5
 _LOUDNESS_BLOCK_SECONDS = 0.4
 _MAX_LOUDNESS_CHANNELS = 5
 
@@ -110,8 +110,8 @@ def stft_distance(estimate: Tensor, target: Tensor) -> float:
     """Multi-scale STFT distance, as the DAC paper reports it (arXiv:2306.06546).
 
     The sum over windows of 2048 and 512 samples (Hann, hop a quarter) of the mean |difference|
-    of log10 power, floored at 1e-5, and of the mean |difference| of magnitude (Engel et al.,
-    DDSP, arXiv:2001.04643). It does not depend on the sample rate.
+    of log10 power (of magnitudes of 1e-5 or more), and of the mean |difference| of magnitude
+    (Engel et al., DDSP, arXiv:2001.04643). It does not depend on the sample rate.
 
     Args:
         estimate: `[channel, sample]`.
@@ -120,7 +120,7 @@ def stft_distance(estimate: Tensor, target: Tensor) -> float:
     total = 0.0
     for window in STFT_DISTANCE_WINDOWS:
         estimated, wanted = (_magnitude(wave, window) for wave in (estimate, target))
-        logs = [size.square().clamp(min=_POWER_FLOOR).log10() for size in (estimated, wanted)]
+        logs = [size.clamp(min=_MAGNITUDE_FLOOR).square().log10() for size in (estimated, wanted)]
         total += float((logs[0] - logs[1]).abs().mean() + (estimated - wanted).abs().mean())
     return total
 

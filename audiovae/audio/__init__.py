@@ -12,6 +12,7 @@ from audiovae.audio.formats import (
     is_compressed,
     states_its_length,
 )
+from audiovae.audio.mixing import mixed_to_mono
 from audiovae.audio.reader import AudioReader, is_audio_by_content, probe_audio
 from audiovae.audio.resample import RangeReader, ResampledReader, StreamResampler, resample
 from audiovae.audio.values import (
@@ -43,6 +44,7 @@ __all__ = [
     "format_of_name",
     "is_audio_by_content",
     "is_compressed",
+    "mixed_to_mono",
     "probe_audio",
     "read_audio",
     "resample",

@@ -16,6 +16,8 @@ from audiovae.audio.values import Waveform, native_path
 WAV_MAX_BYTES = 2**32 - 1
 _PIECE = 65_536
 _VORBIS_PIECE = 4_096  # one sf.write of 60 s of Vorbis crashes
+# Speakers of a number of channels in a WAV header, as of FLAC (RFC 9639, 9.1.3); others have none.
+_SPEAKERS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
 _VORBIS_COMPRESSION = 0.3  # quality 7, about 224 kbps at 44.1 kHz stereo
 
 
@@ -92,7 +94,8 @@ class WavSink:
         basic = (self._channels, self._rate, min(self._rate * align, 2**32 - 1), align, self._bits)
         if self._channels > 2:
             guid = b"\x01\x00\x00\x00\x00\x00\x10\x00\x80\x00\x00\xaa\x00\x38\x9b\x71"
-            fmt = struct.pack("<HHIIHHHHI", 0xFFFE, *basic, 22, self._bits, 0) + guid
+            mask = _SPEAKERS.get(self._channels, 0)
+            fmt = struct.pack("<HHIIHHHHI", 0xFFFE, *basic, 22, self._bits, mask) + guid
         else:
             fmt = struct.pack("<HHIIHH", 1, *basic)
         rest = b"fmt " + struct.pack("<I", len(fmt)) + fmt + b"data"

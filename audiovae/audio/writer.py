@@ -26,6 +26,7 @@ from audiovae.errors import AudioWriteError, ShapeError
 AudioFormat: TypeAlias = Literal["wav", "flac", "ogg"]
 
 _VORBIS_SURROUND = 6
+_FLAC_ANY_RATE = 65_535  # Hz; above it, a frame header counts in tens
 _SUFFIXES: dict[str, AudioFormat] = {
     ".wav": "wav", ".wave": "wav", ".rf64": "wav", ".flac": "flac", ".ogg": "ogg", ".oga": "ogg",
 }  # fmt: skip
@@ -201,6 +202,15 @@ def _check_limits(path: Path, format: AudioFormat, sample_rate: int, num_channel
                 "for ogg any number of channels but 6",
                 "6, of which Vorbis makes the last a bass channel without highs",
                 "write wav or flac instead",
+            )
+        )
+    if format == "flac" and _FLAC_ANY_RATE < sample_rate <= max_rate and sample_rate % 10:
+        raise AudioWriteError(
+            message(
+                path,
+                f"for flac a sample rate up to {_FLAC_ANY_RATE} Hz or a multiple of 10 Hz",
+                f"{sample_rate} Hz",
+                "write wav instead",
             )
         )
     if not (MIN_SAMPLE_RATE <= sample_rate <= max_rate and 1 <= num_channels <= max_channels):

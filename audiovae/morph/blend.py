@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audiovae.audio import Clip, read_audio, resample, write_audio
+from audiovae.audio import Clip, mixed_to_mono, read_audio, resample, write_audio
 from audiovae.checkpoint import Model
 from audiovae.compressed import quality_lambda
 from audiovae.config import SpectrogramConfig
@@ -52,8 +52,7 @@ class Blend:
         self._first, self._seconds = clips[0], [clip.duration_seconds for clip in clips]
         waveforms = [resample(one.waveform, one.sample_rate, config.sample_rate) for one in clips]
         if clips[1].num_channels != clips[0].num_channels:
-            mixed = waveforms[1].mean(axis=0, keepdims=True)
-            waveforms[1] = np.repeat(mixed, clips[0].num_channels, axis=0)
+            waveforms[1] = np.repeat(mixed_to_mono(waveforms[1]), clips[0].num_channels, axis=0)
         self._channel_of = _identical_in_both(*waveforms)
         coded = sorted(set(self._channel_of))
         self._log_mels = [
@@ -62,7 +61,8 @@ class Blend:
 
     def step(self, destination: Path, amount: float) -> None:
         """Write the sound at one amount."""
-        seconds = (1 - amount) * self._seconds[0] + amount * self._seconds[1]
+        share = min(max(amount, 0.0), 1.0)  # beyond an end, the length stays that of the end
+        seconds = (1 - share) * self._seconds[0] + share * self._seconds[1]
         self._write(destination, seconds, Course(stop=amount, curve=self._settings.curve))
 
     def glide(self, destination: Path, glide_seconds: float) -> None:

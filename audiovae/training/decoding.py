@@ -39,7 +39,7 @@ def decode_mono(path: Path, sample_rate: int) -> NDArray[np.int16] | None:
             samples = np.empty(reader.num_samples, np.int16)
             for start in range(0, len(samples), _PIECE_SAMPLES):
                 stop = min(start + _PIECE_SAMPLES, len(samples))
-                samples[start:stop] = to_int16(reader.read(start, stop).mean(axis=0))
+                samples[start:stop] = to_int16(audio.mixed_to_mono(reader.read(start, stop))[0])
     except AudioReadError as error:
         _LOG.warning("left out of training: %s", error)
         return None

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiovae.audio import AudioInfo, ResampledReader
+from audiovae.audio import AudioInfo, ResampledReader, mixed_to_mono
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import CorruptAudioError
 from audiovae.spectrogram import num_frames
@@ -115,7 +115,7 @@ class ShardWriter:
 
 
 class _MonoSound:
-    """The mean of a file's channels, which remembers the range that was read last."""
+    """A file's channels mixed to one, which remembers the range that was read last."""
 
     def __init__(self, reader: ResampledReader) -> None:
         self._reader = reader
@@ -125,7 +125,7 @@ class _MonoSound:
     def read(self, start: int, stop: int) -> NDArray[np.float32]:
         """`[1, sample]` of a range of the file."""
         self._start = start
-        self._samples = self._reader.read(start, stop).mean(axis=0)
+        self._samples = mixed_to_mono(self._reader.read(start, stop))[0]
         return self._samples[None]
 
     def held(self, start: int, stop: int) -> NDArray[np.int16]:

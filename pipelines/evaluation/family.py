@@ -16,7 +16,7 @@ from audiovae.analysis.sample_quality import (
     frechet_distance,
     nearest_distances,
 )
-from audiovae.audio import Clip, read_audio
+from audiovae.audio import Clip, mixed_to_mono, read_audio
 from audiovae.commands import Interrupted, UsageProblem, complain
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioReadError
@@ -115,7 +115,7 @@ def _sounds(request: FamilyRequest, config: SpectrogramConfig) -> tuple[list[Sou
 def _read(path: Path, seconds: float, config: SpectrogramConfig) -> Clip:
     """The beginning of a file, mono, at the models' rate."""
     clip = read_audio(path, duration_seconds=seconds, sample_rate=config.sample_rate)
-    return Clip(clip.waveform.mean(axis=0, keepdims=True), config.sample_rate)
+    return Clip(mixed_to_mono(clip.waveform), config.sample_rate)
 
 
 def _training_features(source: Path | None, config: SpectrogramConfig) -> Features | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from audiovae.audio import AudioWriter, read_audio
+from audiovae.audio import AudioWriter, mixed_to_mono, read_audio
 from audiovae.errors import AudioVAEError
 from pipelines.spectrogram_image import image_uri, shaded_image
 
@@ -60,7 +60,7 @@ def _preview(source: Path, scratch: Path) -> str:
         with AudioWriter(
             scratch, sample_rate=_PREVIEW_RATE, num_channels=1, bit_depth=16, format="ogg"
         ) as writer:
-            writer.write(clip.waveform.mean(axis=0, keepdims=True, dtype=np.float32))
+            writer.write(mixed_to_mono(clip.waveform))
     except AudioVAEError as error:
         _logger.warning("preview=failed path=%r reason=%s", str(source), error)
         return ""

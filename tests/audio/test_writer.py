@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import soundfile
@@ -122,6 +123,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     [
         ("a.flac", 768_000, 1, "write wav instead"),
         ("a.flac", 44_100, 9, "write wav instead"),
+        ("a.flac", 88_201, 1, "multiple of 10 Hz"),
         ("a.ogg", 384_000, 1, "write wav instead"),
         ("a.ogg", 44_100, 6, "write wav or flac instead"),
         ("a.wav", 44_100, 33, "split"),
@@ -145,6 +147,8 @@ def test_refusals_say_what_to_do(
         ("a.wav", 768_000, 32),
         ("a.flac", 655_350, 8),
         ("a.flac", 1_000, 1),
+        ("a.flac", 65_535, 1),
+        ("a.flac", 88_210, 1),
         ("a.ogg", 192_000, 2),
         ("a.ogg", 1_000, 1),
         ("a.ogg", 44_100, 32),
@@ -156,6 +160,16 @@ def test_limits_hold_what_they_promise(name: str, rate: int, channels: int, tmp_
     clip = read_audio(tmp_path / name)
     assert clip.waveform.shape == waveform.shape
     assert clip.sample_rate == rate
+
+
+@pytest.mark.parametrize(
+    ("channels", "layout"), [(4, "quad"), (5, "5.0"), (6, "5.1"), (8, "7.1"), (9, "9 channels")]
+)
+def test_wav_names_the_speakers(channels: int, layout: str, tmp_path: Path) -> None:
+    """As FLAC does; a player that has to guess puts the rear pair of a quad in the middle."""
+    write_audio(tmp_path / "a.wav", sound(0.1, 48_000, channels), 48_000)
+    with av.open(str(tmp_path / "a.wav")) as container:
+        assert container.streams.audio[0].layout.name == layout
 
 
 def test_format_overrules_the_suffix(tmp_path: Path) -> None:

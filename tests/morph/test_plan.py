@@ -210,6 +210,15 @@ def test_steps_have_the_rate_and_channels_of_the_content(
     assert probe_audio(tmp_path / "glide.flac").duration_seconds == pytest.approx(seconds[1])
 
 
+@pytest.mark.parametrize(("amount", "seconds"), [(-0.5, 0.9), (1.6, 0.6), (40.0, 0.6)])
+def test_a_blend_beyond_an_end_is_as_long_as_that_end(
+    coded: Model, sounds: Path, tmp_path: Path, amount: float, seconds: float
+) -> None:
+    ends = str(sounds / "a.wav"), str(sounds / "b.wav")
+    plan_morph(*ends, "blend", coded, LIBRARY, MorphSettings()).step(tmp_path / "o.wav", amount)
+    assert probe_audio(tmp_path / "o.wav").duration_seconds == pytest.approx(seconds, abs=1e-4)
+
+
 def test_a_blend_ends_with_the_other_sound(coded: Model, sounds: Path, tmp_path: Path) -> None:
     write_audio(tmp_path / "c.wav", clip_of(0.6, seed=7))
     ends = str(sounds / "a.wav"), str(tmp_path / "c.wav")
