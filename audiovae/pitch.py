@@ -61,6 +61,6 @@ def _detector() -> Any:
     except ImportError:
         raise ConfigError(
             "expected the package swift-f0 to find the pitch with, found none; "
-            "pip install 'audiovae[pitch]'"
+            "pip install -e '.[pitch]'"
         ) from None
     return SwiftF0(threads=1, spin=False)

@@ -18,6 +18,7 @@ from audiovae.commands import (
     Interrupted,
     QualityOption,
     UsageProblem,
+    counted,
     end_process,
     load_for_command,
     one_line,
@@ -136,7 +137,9 @@ def generate(
     kept = _levels(keep, num_levels) if like is not None else ()
     facts = {"model": model.id, "temperatures": wish.temperatures, "quality": quality}
     facts |= {"label": label, "pitch_hz": pitch, "seed": seed}
-    told = f"temperature {temperature} · quality {quality}"
+    told = f"quality {quality}"
+    if request.start is None:  # on the way between two clips nothing is drawn
+        told = f"temperature {temperature} · {told}"
     _write(
         _sounds(request, Studio(model, wish), kept), output_dir, request, facts, checkpoint, told
     )
@@ -156,7 +159,7 @@ def _sounds(request: Request, studio: Studio, kept: tuple[int, ...]) -> Iterator
         ends = [read_audio(path) for path in (request.start, request.end)]
         amounts = [step / (request.steps - 1) for step in range(request.steps)]
         clips = studio.between(ends[0], ends[1], amounts, request.along)
-        yield from zip((f"{amount:.3f}" for amount in amounts), clips, strict=True)
+        yield from zip((f"{100 * amount:.1f} %" for amount in amounts), clips, strict=True)
         return
     source = request.like or request.go_on
     clip = None if source is None else read_audio(source)
@@ -188,7 +191,8 @@ def _write(
 
     root = request.sources[0].resolve().parent if request.sources else output_dir
     total = request.steps if request.start is not None else request.num
-    shown = {one_line(path.name): path for path in request.sources}
+    # A clip that is varied or continued stands first; of two, the sounds lie between them.
+    shown = {one_line(path.name): path for path in request.sources[:1]}
     with OutputLock(output_dir, root), StopRequest() as stop, CountingDisplay("sounds") as display:
         stop.immediate = False
         for index, (label, clip) in enumerate(sounds):
@@ -200,11 +204,23 @@ def _write(
             if stop.requested:
                 raise Interrupted("stopped; what is written is whole, run again with --overwrite")
         _write_facts(output_dir / _FACTS_NAME, request, facts)
-        names = [one_line(path.name) for path in request.sources]
-        title = " to ".join(names) if names else f"{total} new sounds"
-        page_facts = MorphFacts(title, checkpoint, told, f"seed {request.seed}", "generate")
+        shown |= {one_line(path.name): path for path in request.sources[1:]}
+        page_facts = MorphFacts(
+            _title(request), checkpoint, told, f"seed {request.seed}", "generate"
+        )
         page = write_morph_page(output_dir, shown, page_facts)
     sys.stdout.write(f"sounds: {total} in {one_line(output_dir)}\npage: {one_line(page)}\n")
+
+
+def _title(request: Request) -> str:
+    names = [one_line(path.name) for path in request.sources]
+    if request.start is not None:
+        return " to ".join(names)
+    if request.like is not None:
+        return f"variations of {names[0]}"
+    if request.go_on is not None:
+        return f"continuations of {names[0]}"
+    return counted(request.num, "new sound")
 
 
 def _write_facts(path: Path, request: Request, facts: dict[str, object]) -> None:

@@ -65,7 +65,7 @@ def train(
     labels: Annotated[
         Path | None,
         typer.Option(
-            help="CSV with the columns file and class, for a [label] table. Default: what a "
+            help="CSV with the columns file and class, for a \\[label] table. Default: what a "
             "manifest.csv beside the files says, else the names of their folders."
         ),
     ] = None,

@@ -111,7 +111,7 @@ def _check_info(path: AudioPath, info: AudioInfo, size: int) -> None:
                 path,
                 f"1 to {MAX_CHANNELS} channels",
                 f"{info.num_channels}",
-                "split it into files of fewer channels, e.g. `ffmpeg -i IN -ac 2 OUT.wav`",
+                "mix it down, e.g. `ffmpeg -i IN -ac 2 OUT.wav`, or split its channels into files",
             )
         )
     if not MIN_SAMPLE_RATE <= info.sample_rate <= MAX_SAMPLE_RATE:

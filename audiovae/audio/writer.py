@@ -188,7 +188,7 @@ def format_of_name(path: Path) -> AudioFormat:
     if found is None:
         raise AudioWriteError(
             message(path, "a name that ends in .wav, .flac or .ogg", path.suffix or "no suffix",
-                    "end it so, or say the format")
+                    "end it so")
         )  # fmt: skip
     return found
 

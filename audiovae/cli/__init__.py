@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import audiovae
 from audiovae.cli.morph import EXAMPLE as MORPH_EXAMPLE
 from audiovae.cli.morph import morph
 from audiovae.cli.timbre import app as timbre_app
@@ -26,10 +27,12 @@ from audiovae.commands import (
     counted,
     end_process,
     load_for_command,
+    one_line,
     require_new,
     require_new_audio,
     run_command,
 )
+from audiovae.errors import BitstreamError
 
 if TYPE_CHECKING:
     from audiovae.reports import FileReport
@@ -39,9 +42,26 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    help="Audio through a hierarchical VAE: to small files and back. For folders and clusters: "
-    "python -m pipelines.batch_transform --help",
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"audiovae {audiovae.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    """Audio through a hierarchical VAE: to small files and back.
+
+    For folders and clusters: python -m pipelines.batch_transform --help
+    """
+
 
 _Source = Annotated[Path, typer.Argument(metavar="IN", help="Audio of any kind.")]
 
@@ -95,8 +115,12 @@ def decode(
     """
     from audiovae.codec import AvaeReader
 
-    with AvaeReader(source, salvage=salvage) as reader:  # before the seconds that a model takes
-        header = reader.header
+    try:
+        with AvaeReader(source, salvage=salvage) as reader:  # before the seconds a model takes
+            header = reader.header
+    except BitstreamError as error:
+        name = one_line(source)
+        raise BitstreamError(str(error) if name in str(error) else f"{name}: {error}") from None
     require_new_audio(destination, overwrite, source)
 
     from audiovae.compressed import find_model_name
@@ -221,8 +245,11 @@ def _model_lines(path: Path) -> list[str]:
     if checkpoint.kind == "vae":
         vae = load_vae(checkpoint, source=str(path))
         lines.append(f"id: {model_id(vae, checkpoint.config, checkpoint.frequency_table)}")
-    lines += [f"numbers: {parameters}"]
+    lines += [f"parameters: {parameters}"]
     lines += [f"{name}: {value}" for name, value in asdict(checkpoint.provenance).items()]
+    if checkpoint.quality_scale:
+        lines.append("quality scale: an ideal coder's rate, and the log-mel difference, on the")
+        lines.append("clips held back from training; one channel, without headers")
     lines += [
         f"quality {point.quality}: {point.kbps:.2f} kbps, {point.log_mel_l1_db:.2f} dB"
         for point in checkpoint.quality_scale

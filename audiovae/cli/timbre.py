@@ -30,7 +30,9 @@ app = typer.Typer(
     help="Save timbres under a name, and play other sounds with them.",
 )
 
-_Name = Annotated[str, typer.Argument(metavar="NAME", help="Of a timbre.", show_default=False)]
+_Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="What the timbre is called.", show_default=False)
+]
 
 
 @app.command(epilog="[bold]Example:[/bold]  audiovae timbre save oboe oboe_*.wav")

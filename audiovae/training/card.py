@@ -9,6 +9,7 @@ from pathlib import Path
 from audiovae.checkpoint import Checkpoint, load_checkpoint
 
 CARD_NAME, CURVES_NAME = "card.md", "curves.png"
+_FEW_POINTS = 20  # fewer than these are marked: a line of one would not be seen
 
 
 def write_model_card(run_dir: Path) -> Path:
@@ -93,11 +94,12 @@ def _draw_curves(run_dir: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, (title, (steps, values)) in zip(axes, series.items(), strict=False):
-        axis.plot(steps, values, linewidth=1)
+        axis.plot(steps, values, linewidth=1, marker="." if len(steps) < _FEW_POINTS else None)
         axis.set_title(title, fontsize=8, loc="left")
         axis.tick_params(labelsize=7)
     for axis in axes[len(series) :]:
         axis.set_axis_off()
+    figure.supxlabel("step", fontsize=8)
     figure.savefig(run_dir / CURVES_NAME, dpi=70)
 
 

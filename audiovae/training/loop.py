@@ -159,7 +159,7 @@ class _Run:
             progress.seconds - self._last_logged[1],
         )
         progress.steps_per_second = steps / max(seconds, 1e-9)
-        if progress.step % config.log_every_steps == 0:
+        if progress.step % config.log_every_steps == 0 or progress.fraction >= 1.0:
             self._write_metrics(metrics)
         self._watcher.stepped(progress)
         if progress.step % config.validate_every_steps == 0:

@@ -119,13 +119,15 @@ class VAETask:
                 metrics = point
             elif index % _LOG_EVERY_LAMBDAS == 0:
                 tag = index // _LOG_EVERY_LAMBDAS + 1
-                metrics |= {f"{name}_{tag}": value for name, value in point.items()}
+                metrics |= {f"{name}_lambda_{tag}": value for name, value in point.items()}
             curve.append(QualityPoint(0, log_lambda or 0.0, point["kbps"], point["log_mel_l1_db"]))
         self.quality_scale = _quality_scale(curve) if self.config.quality else ()
         active, warnings = _active_units(model, [output for _, output in outputs])
         log_mel, output = outputs[0]
         image = self.run_dir / "samples" / f"step_{step:07d}.png"
-        save_spectrogram_pairs(image, log_mel[0], output.log_mel[0], self.config.spectrogram)
+        heard = slice(int(output.latents.num_frames[0]))  # without the padding
+        pair = log_mel[0, :, heard], output.log_mel[0, :, heard]
+        save_spectrogram_pairs(image, *pair, self.config.spectrogram)
         return Validation(metrics | active, warnings)
 
     def export(self, averaged: Mapping[str, nn.Module], progress: Progress) -> None:

@@ -74,7 +74,7 @@ def _name_points(
         axis.annotate(
             str(mean.setting),
             (rate, height),
-            xytext=(0, 6),
+            xytext=(0, -11),
             textcoords="offset points",
             fontsize="x-small",
             ha="center",

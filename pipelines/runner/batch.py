@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import audiovae
-from audiovae.commands import ExitStatus, Interrupted, complain, one_line
+from audiovae.commands import ExitStatus, Interrupted, complain, counted, one_line
 from audiovae.pretrained import PRETRAINED_DIR, find_checkpoint
 from pipelines.runner.desk import MANIFEST_NAME, REPORT_NAME, Books, books_to_read, open_desk
 from pipelines.runner.driver import Driver
@@ -238,7 +238,7 @@ class _Batch:
         )
         facts = self._facts
         if facts.files:
-            sys.stdout.write(f"done: {facts.files} files, {facts.pace}\n")
+            sys.stdout.write(f"done: {counted(facts.files, 'file')}, {facts.pace}\n")
         sys.stdout.write(
             f"in all: {totals.ok} ok, {totals.error} failed, {totals.skipped} skipped\n"
             f"outputs: {one_line(self._output.name)}\n"

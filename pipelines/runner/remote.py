@@ -250,7 +250,7 @@ def _file_system(scheme: str) -> Any:
         return fsspec.filesystem(scheme, use_listings_cache=False)
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
-        remedy = f"pip install 'audiovae[{extra}]'" if extra else one_line(error)
+        remedy = f"pip install -e '.[{extra}]'" if extra else one_line(error)
         raise UsageProblem(
             f"expected the package that reaches {scheme}://, found none; {remedy}"
         ) from None

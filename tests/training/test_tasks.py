@@ -52,8 +52,8 @@ def test_the_vae_reports_each_level_and_writes_a_model(tmp_path: Path) -> None:
     progress = train(vae_task(tmp_path, tiny_config(training=training(3))), tmp_path, CPU)
     names = ("21.5Hz", "2.7Hz")
     for point in range(1, 5):
-        parts = [column(tmp_path, f"kbps_{name}_{point}", "validation")[0] for name in names]
-        total = column(tmp_path, f"kbps_{point}", "validation")[0]
+        parts = [column(tmp_path, f"kbps_{name}_lambda_{point}", "validation")[0] for name in names]
+        total = column(tmp_path, f"kbps_lambda_{point}", "validation")[0]
         assert total == pytest.approx(sum(parts), rel=1e-3)
     assert all(0 <= column(tmp_path, f"active_units_{n}", "validation")[0] <= 4 for n in names)
     with Image.open(tmp_path / "samples" / "step_0000003.png") as image:
