@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from audiovae.config import SpectrogramConfig
-from audiovae.errors import ShapeError
+from audiovae.errors import ConfigError, ShapeError
 
 _BLOCK_FRAMES_CPU = 128  # 128 frames x 2048 samples x 4 bytes: about a core's level-2 cache
 _BLOCK_FRAMES_GPU = 8192
@@ -131,8 +131,19 @@ def log_mel_to_db(log_mel: Tensor) -> Tensor:
 @lru_cache(maxsize=32)
 @torch.inference_mode(False)
 def mel_filterbank(config: SpectrogramConfig) -> Tensor:
-    """Slaney-normalised triangular filters on the Slaney scale, `[mel, bin]`."""
-    from torchaudio.functional import melscale_fbanks
+    """Slaney-normalised triangular filters on the Slaney scale, `[mel, bin]`.
+
+    Raises:
+        ConfigError: If the installed torchaudio is of another torch.
+    """
+    try:
+        from torchaudio.functional import melscale_fbanks
+    except (ImportError, OSError) as error:  # its binary is of another torch
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"expected a torchaudio that loads beside torch {torch.__version__}, got: {reason}; "
+            "let `pip install -e .` choose both"
+        ) from None
 
     filters: Tensor = melscale_fbanks(
         n_freqs=config.num_bins,

@@ -49,8 +49,10 @@ def draw_crops(
     places = (draw[1] * room).long()
     counts = (lengths - places).clamp(max=crop)
     starts = corpus.starts[clips] + places
-    copy = gather if corpus.arrays[0].is_cuda else copy_pieces
-    data = copy(corpus, clips, starts, counts, crop).to(device)
+    if corpus.arrays[0].is_cuda:
+        data = gather(corpus, clips, starts, counts, crop)
+    else:
+        data = to_device(copy_pieces(corpus, clips, starts, counts, crop), device)
     return Crops(data, to_device(counts, device), clips)
 
 
@@ -83,7 +85,7 @@ def copy_pieces(corpus: Corpus, clips: Tensor, starts: Tensor, counts: Tensor, c
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A small tensor of the CPU on the device, without waiting for what the device is doing."""
+    """A tensor of the CPU on the device, without waiting for what the device is doing."""
     if device.type != "cuda":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)

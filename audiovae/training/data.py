@@ -29,6 +29,7 @@ from audiovae.training.decoding import INT16_SCALE, audio_paths, decode_mono
 _PIECE_FRAMES = 4096
 _VALIDATION_SHARE = 0.03
 _MAX_VALIDATION_CLIPS = 48
+_VALIDATION_PIECES = 24  # that are measured of few, long clips
 _MEMORY_SHARE = 0.5
 _STATISTICS_FRAMES = 4_000_000
 _MIN_DEVIATION = 0.1  # a band that hardly varies is not blown up to unit deviation
@@ -90,6 +91,26 @@ class Corpus:
             lengths=self.lengths[keep],
             names=tuple(self.names[index] for index in indices),
             labels=tuple(self.labels[index] for index in indices) if self.labels else (),
+        )
+
+    def pieces(self, size: int) -> Corpus:
+        """Few, long clips as a dozen or two of pieces, spread evenly; many as they are.
+
+        What is measured is the beginning of a clip, up to `size` positions. Of a single long one
+        that would be its fade-in.
+        """
+        counts = (self.lengths // size).clamp(min=1).tolist()
+        places = [(clip, size * at) for clip, count in enumerate(counts) for at in range(count)]
+        wanted = min(_VALIDATION_PIECES, len(places))
+        if len(self.names) >= wanted:
+            return self
+        spread = [places[at * len(places) // wanted] for at in range(wanted)]
+        offsets = torch.tensor([offset for _, offset in spread])
+        chosen = self.subset([clip for clip, _ in spread])
+        return replace(
+            chosen,
+            starts=chosen.starts + offsets,
+            lengths=(chosen.lengths - offsets).clamp(max=size),
         )
 
     def labelled(self, labels: Sequence[str]) -> Corpus:

@@ -40,10 +40,11 @@ class SoundFigures:
 def heard_clips(
     clips: Corpus, spectrogram: SpectrogramConfig, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The first seconds of every clip: `[1, sample]`, and their log-mel `[1, mel, frame]`."""
+    """Seconds of every clip, or of a few long ones: `[1, sample]`, log-mel `[1, mel, frame]`."""
     limit = _SECONDS * spectrogram.sample_rate
-    for index in range(len(clips.names)):
-        clip = to_float(clips.clip(index)[:limit]).to(device)
+    pieces = clips.pieces(limit)
+    for index in range(len(pieces.names)):
+        clip = to_float(pieces.clip(index)[:limit]).to(device)
         missing = padded_samples(len(clip), spectrogram) - len(clip)
         target = functional.pad(clip, (0, missing))[None]
         yield target, log_mel_spectrogram(target, spectrogram)
@@ -55,7 +56,7 @@ def listen(
     device: torch.device,
     decode: Callable[[Tensor], Tensor],
 ) -> SoundFigures:
-    """Sound the first seconds of every clip.
+    """Sound seconds of every clip (`heard_clips`).
 
     Args:
         vocoder: Log-mel to sound.

@@ -25,6 +25,7 @@ from audiovae.training.state import Progress, RunState
 
 _LOG = logging.getLogger(__name__)
 _MAX_SKIPS_IN_A_ROW = 100
+_COMPILING_SECONDS = 8.0  # a step on a GPU that takes longer has compiled something
 
 
 @dataclass(frozen=True)
@@ -136,11 +137,13 @@ class _Run:
         progress = self.state.progress
         self._log = CsvLog(run_dir / "metrics.csv", progress.step)
         self._validation_log = CsvLog(run_dir / "validation.csv", progress.step)
-        self._skips = _Skips(progress.skipped, self.config.skip_gradient_above, device)
+        limit = self.config.skip_gradient_above
+        self._skipped_before = progress.skipped
+        self._skips = {name: _Skips(limit, device) for name in task.networks}
         self._last_logged = (progress.step, progress.seconds)
         self._last_saved = time.monotonic()
         self._started = self._last_saved - progress.seconds
-        progress.fraction = _fraction_done(progress, self.config)
+        progress.fraction = fraction_done(progress, self.config)
         if not resume:
             self._save()  # so that a run that is killed early can be resumed too
 
@@ -150,10 +153,14 @@ class _Run:
 
     def advance(self) -> None:
         """Take a step; log, measure and save what is due."""
+        before = time.monotonic()
         metrics = self._step()
         progress, config = self.state.progress, self.config
         progress.seconds = time.monotonic() - self._started
-        progress.fraction = _fraction_done(progress, config)
+        took = time.monotonic() - before
+        if self.state.device.type == "cuda" and took > _COMPILING_SECONDS:
+            progress.compiling_seconds += took
+        progress.fraction = fraction_done(progress, config)
         steps, seconds = (
             progress.step - self._last_logged[0],
             progress.seconds - self._last_logged[1],
@@ -187,7 +194,7 @@ class _Run:
     def _write_metrics(self, metrics: Mapping[str, Tensor]) -> None:
         progress = self.state.progress
         progress.training_metrics = {name: float(value) for name, value in metrics.items()}
-        progress.skipped = self._skips.total(progress.step)
+        progress.skipped = self._skipped()
         times = {"seconds": progress.seconds, "steps_per_second": progress.steps_per_second}
         row = {**times, **progress.training_metrics, "skipped": progress.skipped}
         self._log.write(progress.step, row)
@@ -203,9 +210,14 @@ class _Run:
         self._watcher.validated(progress.step, result)
 
     def _save(self) -> None:
-        self.state.progress.skipped = self._skips.total(self.state.progress.step)
+        self.state.progress.skipped = self._skipped()
         self.state.save(self.run_dir)
         self._last_saved = time.monotonic()
+
+    def _skipped(self) -> int:
+        """Updates left out so far, of all networks; waits for the device."""
+        step = self.state.progress.step
+        return self._skipped_before + sum(one.total(step) for one in self._skips.values())
 
     def _optimise(self, update: Update) -> Tensor:
         """One step of one network; nothing here waits for the device."""
@@ -218,7 +230,7 @@ class _Run:
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(self.config, count, fraction)
         # The fused kernels leave everything as it is where this is 1, as for a gradient scaler.
-        optimiser.found_inf = self._skips.note(norm)  # type: ignore[attr-defined]
+        optimiser.found_inf = self._skips[update.network].note(norm)  # type: ignore[attr-defined]
         optimiser.step()
         self.state.updates[update.network] += 1
         if update.network in self.state.averages:
@@ -240,11 +252,11 @@ class _Run:
 
 
 class _Skips:
-    """Counts updates that are left out because of their gradient, on the device."""
+    """Counts a network's updates that are left out because of their gradient, on the device."""
 
-    def __init__(self, total: int, limit: float, device: torch.device) -> None:
+    def __init__(self, limit: float, device: torch.device) -> None:
         self._limit = limit
-        self._total = torch.full((), total, dtype=torch.long, device=device)
+        self._total = torch.zeros((), dtype=torch.long, device=device)
         self._in_a_row = torch.zeros_like(self._total)
         self._norm = torch.zeros((), device=device)
 
@@ -257,7 +269,7 @@ class _Skips:
         return bad.float()
 
     def total(self, step: int) -> int:
-        """Updates left out so far; waits for the device.
+        """Updates left out since the run was started; waits for the device.
 
         Raises:
             ConfigError: If the last ones all were.
@@ -279,9 +291,15 @@ def learning_rate(config: TrainingConfig, updates: int, fraction: float) -> floa
     return config.learning_rate * warm * (floor + (1 - floor) * cosine)
 
 
-def _fraction_done(progress: Progress, config: TrainingConfig) -> float:
-    """Progress in [0, 1]: by steps, or by minutes if these run out first."""
+def fraction_done(progress: Progress, config: TrainingConfig) -> float:
+    """Progress in [0, 1]: by steps, or by minutes if these run out first.
+
+    Time in which code was compiled is not progress: a schedule that went by it would be half over
+    before it began.
+    """
     fraction = progress.step / config.steps
     if config.minutes is not None:
-        fraction = max(fraction, progress.seconds / (60 * config.minutes))
+        lost = progress.compiling_seconds
+        left = 60 * config.minutes - lost
+        fraction = max(fraction, (progress.seconds - lost) / left if left > 0 else 1.0)
     return min(fraction, 1.0)

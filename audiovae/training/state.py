@@ -23,6 +23,8 @@ _STATE_VERSION = 1
 _BETAS = (0.9, 0.99)
 _FLAGS = ("minutes", "seed", "steps")
 """Training settings that a command line may set, so a config file need not agree on them."""
+_FREE = ("compile",)
+"""Training settings that a run may go on with another value of: they change nothing learnt."""
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Progress:
         seconds: Wall time, of all the times the run was started.
         skipped: Updates left out because of their gradient.
         fraction: What is done of the run, in [0, 1].
+        compiling_seconds: Of these, in which code was compiled and nothing learnt.
         steps_per_second: Since the last row of the log.
         metrics: Of the last validation.
         training_metrics: Of the last logged step.
@@ -43,6 +46,7 @@ class Progress:
     seconds: float = 0.0
     skipped: int = 0
     fraction: float = 0.0
+    compiling_seconds: float = 0.0
     steps_per_second: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
     training_metrics: dict[str, float] = field(default_factory=dict)
@@ -51,7 +55,8 @@ class Progress:
     def seconds_left(self) -> float:
         """What the rest will take if it goes on like this; infinite before the first step."""
         done = max(self.fraction, 1e-9)
-        return self.seconds * (1 - self.fraction) / done if self.step else math.inf
+        worked = self.seconds - self.compiling_seconds
+        return worked * (1 - self.fraction) / done if self.step else math.inf
 
 
 class RunState:
@@ -98,6 +103,7 @@ class RunState:
             "step": self.progress.step,
             "seconds": self.progress.seconds,
             "skipped": self.progress.skipped,
+            "compiling_seconds": self.progress.compiling_seconds,
             "updates": self.updates,
             "networks": {n: m.state_dict() for n, m in self.networks.items()},
             "averages": {n: m.state_dict() for n, m in self.averages.items()},
@@ -137,7 +143,12 @@ class RunState:
         torch.set_rng_state(state["torch_random"].cpu())
         if self.device.type == "cuda" and len(state["cuda_random"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([one.cpu() for one in state["cuda_random"]])
-        self.progress = Progress(state["step"], state["seconds"], state["skipped"])
+        self.progress = Progress(
+            state["step"],
+            state["seconds"],
+            state["skipped"],
+            compiling_seconds=state.get("compiling_seconds", 0.0),
+        )
         # A state of a version that counted steps only is of one network that had them all.
         self.updates = state.get("updates", dict.fromkeys(self.networks, state["step"]))
 
@@ -171,6 +182,8 @@ def resumed_config(config: ModelConfig, run_dir: Path) -> ModelConfig:
         ) from None
     if config.label and own.label and not config.label.classes:  # they came from the data
         config = config.model_copy(update={"label": own.label})
+    free = {name: getattr(config.training, name) for name in _FREE}
+    own = own.model_copy(update={"training": own.training.model_copy(update=free)})
     flags = {name: getattr(own.training, name) for name in _FLAGS}
     wanted = config.model_copy(update={"training": config.training.model_copy(update=flags)})
     difference = _first_difference(own.model_dump(mode="json"), wanted.model_dump(mode="json"))

@@ -70,9 +70,9 @@ class VAETask:
         self.model.to(device)
         self.networks: Mapping[str, nn.Module] = {"vae": self.model}
         self.averaged = ("vae",)
-        self._train, self._validation = train.to(device), validation
+        self._train, self._validation = train.to(device), validation.pieces(_VALIDATION_FRAMES)
         self._train_conditions = ConditionSource(config, train, device)
-        self._validation_conditions = ConditionSource(config, validation, device)
+        self._validation_conditions = ConditionSource(config, self._validation, device)
         self._forward = compiled(self.model.forward, config.training, device)
 
     def updates(self, generator: torch.Generator, progress: Progress) -> Iterator[Update]:

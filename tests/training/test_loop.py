@@ -6,6 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from audiovae.config import ModelConfig, TrainingConfig
 from audiovae.errors import CheckpointError, ConfigError
-from audiovae.training.loop import Update, Validation, Watcher, learning_rate, train
+from audiovae.training.loop import Update, Validation, Watcher, fraction_done, learning_rate, train
 from audiovae.training.state import (
     Progress,
     RunState,
@@ -159,6 +160,16 @@ def test_a_bad_gradient_is_skipped_and_counted(tmp_path: Path, poison: float) ->
     assert float(rows[-1][1]) < 0.1 * float(rows[0][1])
     with (tmp_path / "metrics.csv").open() as file:
         assert [row["skipped"] for row in csv.DictReader(file)][28:31] == ["0", "1", "2"]
+
+
+def test_time_in_which_code_is_compiled_is_no_progress() -> None:
+    config = TrainingConfig(minutes=2, steps=1000)
+    assert fraction_done(Progress(step=1, seconds=60), config) == pytest.approx(0.5)
+    compiled = Progress(step=1, seconds=60, compiling_seconds=58)
+    assert fraction_done(compiled, config) == pytest.approx(2 / 62)
+    assert fraction_done(replace(compiled, seconds=120), config) == 1.0
+    assert fraction_done(Progress(step=1, seconds=130, compiling_seconds=129), config) == 1.0
+    assert replace(compiled, fraction=0.5).seconds_left == pytest.approx(2)
 
 
 def test_a_run_that_only_skips_ends_with_a_remedy(tmp_path: Path) -> None:
