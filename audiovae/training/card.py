@@ -64,7 +64,7 @@ def model_card(checkpoint: Checkpoint, images: Sequence[str]) -> str:
             "",
             "Model's own rate and log-mel difference on the same clips.",
             "",
-            "| quality | kbps | log-mel L1 (dB) |",
+            "| quality | kbps | log-mel difference (dB) |",
             "|---|---|---|",
             *[
                 f"| {point.quality} | {point.kbps:.2f} | {point.log_mel_l1_db:.2f} |"
