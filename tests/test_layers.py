@@ -27,6 +27,7 @@ MAX_CONFIG_LINES = 20
 # door, `import audiovae`: what lies below it must not import through it.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("pipelines",),
+    ("__main__",),
     ("cli", "commands"),
     ("__init__",),
     (

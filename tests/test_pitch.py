@@ -69,6 +69,6 @@ def test_a_corpus_gets_the_pitch_of_every_frame() -> None:
 def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "swift_f0", None)
     _detector.cache_clear()
-    with pytest.raises(ConfigError, match=r"pip install 'audiovae\[pitch\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '.\[pitch\]'"):
         pitch_track(np.zeros(2000, np.float32), 4, CONFIG)
     _detector.cache_clear()

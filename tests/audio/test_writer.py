@@ -128,7 +128,7 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         ("a.ogg", 44_100, 6, "write wav or flac instead"),
         ("a.wav", 44_100, 33, "split"),
         ("a.wav", 500, 1, "resample"),
-        ("a.mp3", 44_100, 1, "say the format"),
+        ("a.mp3", 44_100, 1, "end it so"),
         ("missing/a.wav", 44_100, 1, "folder exists"),
         ("missing/a.flac", 44_100, 1, "folder exists"),
     ],

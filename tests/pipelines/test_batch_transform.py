@@ -142,7 +142,7 @@ def test_errors_that_may_pass_are_tried_again(
     )
     ended = command(folder)
     assert ended.status == 0
-    assert "done: 1 files" in ended.out
+    assert "done: 1 file" in ended.out
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
@@ -170,7 +170,7 @@ def test_what_changed_is_done_again_and_only_that(command: Command, folder: Path
     write_tone(folder / "a.wav", hz=880)
     before = contents(output)["a.wav.resynth.wav"]
     ended = command(folder)
-    assert "done: 1 files" in ended.out
+    assert "done: 1 file" in ended.out
     assert contents(output)["a.wav.resynth.wav"] != before
     assert (output / "deep/b.wav.resynth.wav").stat().st_mtime_ns == untouched
 
@@ -250,7 +250,7 @@ def test_a_single_file_of_a_done_folder_keeps_the_other_rows(
     output = tmp_path / "out"
     command(folder, "--output-dir", output)
     write_tone(folder / "new.wav")
-    assert "done: 1 files" in command(folder / "new.wav", "--output-dir", output).out
+    assert "done: 1 file" in command(folder / "new.wav", "--output-dir", output).out
     assert list(statuses(output)) == ["a.wav", "deep/b.wav", "new.wav"]
     assert command(folder, "--output-dir", output).out == "nothing to do: 3 files are done\n"
 

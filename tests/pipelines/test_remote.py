@@ -201,7 +201,7 @@ def test_unknown_and_missing_schemes_are_one_line(monkeypatch: pytest.MonkeyPatc
 
     remote._file_system.cache_clear()
     monkeypatch.setattr(fsspec, "filesystem", filesystem)
-    with pytest.raises(UsageProblem, match=r"pip install 'audiovae\[s3\]'"):
+    with pytest.raises(UsageProblem, match=r"pip install -e '.\[s3\]'"):
         open_storage("s3://bucket")
     remote._file_system.cache_clear()
 

@@ -99,7 +99,7 @@ def test_audio_to_a_model(run: Run, config: Path, audio: Path, tmp_path: Path) -
     lines = ended.out.splitlines()
     assert lines[0].startswith("decoded_files=3/3")
     assert lines[1].startswith("config=test parameters=")
-    assert lines[-2].startswith("validation step=3 kbps_1=")
+    assert lines[-2].startswith("validation step=3 kbps_lambda_1=")
     assert lines[-1].startswith("done steps=3 ")
     checkpoint = load_checkpoint(target / "model.safetensors")
     assert checkpoint.provenance.licence == "CC0"
@@ -268,9 +268,11 @@ def test_the_display_writes_a_line_when_one_is_due() -> None:
         progress.skipped = 2
         now[0] = 18.0
         display.stepped(progress)
-        result = loop.Validation({"kbps_1": 1.5, "kbps_1.3Hz_1": 0.1}, ["level x has collapsed"])
+        result = loop.Validation(
+            {"kbps_lambda_1": 1.5, "kbps_1.3Hz_lambda_1": 0.1}, ["level x has collapsed"]
+        )
         display.validated(10, result)
     lines = stream.getvalue().splitlines()
     expected = "step=10 done=25.0% left=1m00s steps_per_second=0.00 loss=0.5"
     assert lines[:3] == [expected, expected, expected + " skipped=2"]
-    assert lines[3:] == ["validation step=10 kbps_1=1.5", "warning: level x has collapsed"]
+    assert lines[3:] == ["validation step=10 kbps_lambda_1=1.5", "warning: level x has collapsed"]
