@@ -335,4 +335,6 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
         patched.setattr(LocalStorage, "place", place)
         with pytest.raises(FatalProblem, match="No space left on device"):
             make_shards(source, tmp_path / "shards")
-    assert make_shards(source, tmp_path / "shards").written == 6
+    # A thread that was still at work may place its shard once there is room again.
+    report = make_shards(source, tmp_path / "shards")
+    assert (report.written + report.known, report.failed) == (6, ())
