@@ -31,7 +31,7 @@ from audiovae.errors import ShapeError
 from audiovae.latents import Latents, join_latents
 from audiovae.reconstruct import Reconstructor
 from audiovae.rows import Row, chunk_rows, quality_conditions, stack_rows
-from audiovae.stretches import Coding, Signal, Stopwatch, Stretch, channel_of
+from audiovae.stretches import Coding, Signal, Stopwatch, Stretch, channel_of, coded_channels
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.timbre.detail import decode_with_detail, with_detail
 from audiovae.transform import DEFAULT_QUALITY
@@ -77,7 +77,7 @@ def decode(
     config = model.config.spectrogram
     signal = _signal(like, model)
     chunks = signal.stretch.chunks_needed(config)
-    num_coded = len(set(channel_of(signal)))
+    num_coded = len(coded_channels(signal))
     total = signal.stretch.frames(config)
     lengths = [len(chunk_range(chunk, total)) for chunk in chunks] * num_coded
     if latents.num_frames.tolist() != lengths:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audiovae.analysis.metrics import integrated_loudness_lufs
+from audiovae.analysis.metrics import LOUDNESS_BLOCK_SECONDS, integrated_loudness_lufs
 from audiovae.arithmetic import Along, interpolate
 from audiovae.audio import Clip, mixed_to_mono, resample
 from audiovae.checkpoint import Model
@@ -33,7 +33,6 @@ from audiovae.stretches import Coding, Stopwatch, Stretch, Waveform
 MAX_SECONDS: Final = 600.0
 """The longest sound: it is drawn in one piece."""
 _LOUDNESS_LUFS = -20.0
-_LOUDNESS_BLOCK_SECONDS = 0.4
 _PEAK = 0.95
 
 
@@ -82,8 +81,8 @@ class Studio:
         frames = -(-samples // self._config.hop_samples)
         drawn = self._draw(frames, seed, None)
         sound = self._sound(drawn, samples)
-        # A shorter sound is measured as if it went on: loudness is of blocks of 0.4 s.
-        times = math.ceil(_LOUDNESS_BLOCK_SECONDS * self._config.sample_rate / samples)
+        # A sound shorter than a block is measured as if it went on.
+        times = math.ceil(LOUDNESS_BLOCK_SECONDS * self._config.sample_rate / samples)
         heard = torch.from_numpy(sound).repeat(1, times)
         loudness = integrated_loudness_lufs(heard, self._config.sample_rate)
         assert loudness is not None

@@ -29,7 +29,7 @@ from audiovae.reports import FileReport, SpanReport, file_report
 from audiovae.rows import stack_rows
 from audiovae.sources import plan_spans, probe_source, read_signal
 from audiovae.spectrogram import log_mel_window
-from audiovae.stretches import Signal, Stopwatch, Stretch, Waveform
+from audiovae.stretches import Signal, Stopwatch, Stretch, held_samples
 
 _CPU_BATCH_FRAMES = 1024
 _GPU_BATCH_FRAMES = 64 * 1024
@@ -226,9 +226,6 @@ def _chunks(file: int, signal: Signal, config: SpectrogramConfig) -> Iterator[_C
         frames = chunk_range(index, total)
         start, stop = Stretch(stretch.num_samples, index, index + 1).samples_needed(config)
         mono = mixed_to_mono(signal.waveform[:, start - signal.offset : stop - signal.offset])
-
-        def read(first: int, last: int, mono: Waveform = mono, origin: int = start) -> Waveform:
-            return mono[:, first - origin : last - origin]
-
+        read = held_samples(mono, start)
         log_mel = log_mel_window(read, stretch.num_samples, frames.start, frames.stop, config)
         yield _Chunk(file, len(core_range(index, total)), log_mel[0])

@@ -17,7 +17,7 @@ from audiovae.compressed import file_header
 from audiovae.errors import ConfigError
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import log_mel_window
-from audiovae.stretches import Signal, Stretch, channel_of
+from audiovae.stretches import Signal, Stretch, held_samples
 
 TOLERANCE = 0.02
 """A search ends this close to the target, relative."""
@@ -217,7 +217,6 @@ def _chunk_log_mels(source: ResampledReader, model: Model, index: int) -> list[T
     frames = chunk_range(index, stretch.frames(config))
     start, stop = stretch.samples_needed(config)
     signal = Signal(stretch, source.read(start, stop), config, start)
-    coded = sorted(set(channel_of(signal)))
-    here = [coded.index(channel) for channel in sorted(set(signal.sources[index]))]
-    log_mel = log_mel_window(signal.read, stretch.num_samples, frames.start, frames.stop, config)
-    return list(log_mel[here])
+    here = sorted(set(signal.sources_in(index)))
+    read = held_samples(signal.waveform[here], start)
+    return list(log_mel_window(read, stretch.num_samples, frames.start, frames.stop, config))

@@ -33,7 +33,15 @@ from audiovae.latents import Conditions
 from audiovae.limiter import REACH_SAMPLES, limit_peaks
 from audiovae.rows import CodedRow, Row, Window, chunk_rows, quality_conditions, stack_rows
 from audiovae.spectrogram import log_mel_to_db
-from audiovae.stretches import Codable, Coded, Coding, Stopwatch, Waveform, channel_of
+from audiovae.stretches import (
+    Codable,
+    Coded,
+    Coding,
+    Stopwatch,
+    Waveform,
+    channel_of,
+    coded_channels,
+)
 from audiovae.synthesis import DEFAULT_POLISH_STEPS, Synthesizer
 from audiovae.timbre.detail import detailed, with_detail
 from audiovae.timbre.moves import Move
@@ -154,6 +162,7 @@ class Reconstructor:
 
     def _code_rows(self, rows: list[Row], signals: Sequence[Codable]) -> list[CodedRow]:
         coded: dict[int, CodedRow] = {}
+        channels = [coded_channels(signal) for signal in signals]
         shapes = [padded_frames(row.log_mel.shape[1]) for row in rows]
         for shape, indices in batches_by_shape(shapes, self._batch_frames):
             log_mel, lengths = stack_rows(
@@ -166,7 +175,7 @@ class Reconstructor:
             for i, one in zip(
                 indices, self._code_batch(log_mel, lengths, conditions, own), strict=True
             ):
-                channel = sorted(set(channel_of(signals[rows[i].signal])))[rows[i].channel]
+                channel = channels[rows[i].signal][rows[i].channel]
                 chunk = one.chunk and replace(one.chunk, channel=channel, index=rows[i].chunk)
                 coded[i] = replace(one, chunk=chunk)
         return [coded[i] for i in range(len(rows))]
@@ -216,7 +225,7 @@ class Reconstructor:
         stretch = signal.stretch
         total = stretch.frames(self.spectrogram)
         first = stretch.chunks_needed(self.spectrogram)[0]
-        channels = range(len(set(channel_of(signal))))
+        channels = range(len(coded_channels(signal)))
         log_mels = tuple(
             stitch([c.log_mel for r, c in own if r.channel == channel], first, total)
             for channel in channels

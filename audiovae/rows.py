@@ -11,7 +11,7 @@ from torch import Tensor
 from audiovae.chunks import FrameRange, batch_rows, chunk_range, pad_frames
 from audiovae.codec import CodedChunk
 from audiovae.latents import Conditions
-from audiovae.stretches import Codable, channel_of
+from audiovae.stretches import Codable, coded_channels
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def chunk_rows(index: int, signal: Codable) -> Iterator[Row]:
     stretch, config = signal.stretch, signal.config
     needed, total = stretch.frames_needed(config), stretch.frames(config)
     log_mel = signal.log_mel()
-    coded = sorted(set(channel_of(signal)))
+    coded = coded_channels(signal)
     for place, channel in enumerate(coded):
         for chunk in stretch.chunks_needed(config):
             source = coded.index(signal.sources[chunk][channel])

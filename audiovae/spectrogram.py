@@ -26,6 +26,7 @@ from audiovae.errors import ConfigError, ShapeError
 _BLOCK_FRAMES_CPU = 128  # 128 frames x 2048 samples x 4 bytes: about a core's level-2 cache
 _BLOCK_FRAMES_GPU = 8192
 _MIN_POWER = 1e-20
+_HEARD_NATS = 4.0  # 35 dB
 _BANDS_PER_GROUP = 16  # neighbouring bands share a range of bins: 8 small products, not one large
 
 ReadSamples = Callable[[int, int], NDArray[np.float32]]
@@ -116,6 +117,16 @@ def log_mel_window(
     reflect = (start - wanted_start, wanted_stop - stop)
     samples = functional.pad(samples[:, None], reflect, mode="reflect")[:, 0]
     return _frames_to_log_mel(samples, config)
+
+
+def heard_frames(log_mel: Tensor) -> Tensor:
+    """Which frames of a clip are at most 35 dB below its loudest: `[..., frame]`.
+
+    Args:
+        log_mel: `[..., mel, frame]`, natural log of magnitude; -inf where there is no signal.
+    """
+    level = 0.5 * torch.logsumexp(2 * log_mel, dim=-2)
+    return level > level.amax(dim=-1, keepdim=True) - _HEARD_NATS
 
 
 def log_mel_to_db(log_mel: Tensor) -> Tensor:

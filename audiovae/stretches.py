@@ -16,7 +16,7 @@ from torch import Tensor
 from audiovae.chunks import FrameRange, chunk_range, num_chunks
 from audiovae.codec import CodedChunk
 from audiovae.config import SpectrogramConfig
-from audiovae.spectrogram import log_mel_window, num_frames
+from audiovae.spectrogram import ReadSamples, log_mel_window, num_frames
 
 SPAN_CHUNKS = 8
 """Chunks of one span: 92 s, so that a 10-hour file costs no more memory than a short one."""
@@ -118,9 +118,11 @@ class Signal:
 
         What is judged is the chunk alone, so that it is the same however a file is cut into spans.
         """
-        return {chunk: self._sources(chunk) for chunk in self.stretch.chunks_needed(self.config)}
+        needed = self.stretch.chunks_needed(self.config)
+        return {chunk: self.sources_in(chunk) for chunk in needed}
 
-    def _sources(self, chunk: int) -> tuple[int, ...]:
+    def sources_in(self, chunk: int) -> tuple[int, ...]:
+        """The same of one chunk."""
         frames = chunk_range(chunk, self.stretch.frames(self.config))
         start, stop = (at * self.config.hop_samples for at in (frames.start, frames.stop))
         here = self.waveform[:, start - self.offset : stop - self.offset]
@@ -130,22 +132,28 @@ class Signal:
             found.append(next(same, index))
         return tuple(found)
 
-    def read(self, start: int, stop: int) -> Waveform:
-        """Samples `[start, stop)` of the file, of the channels that are coded."""
-        coded = sorted(set(channel_of(self)))
-        return np.ascontiguousarray(self.waveform[coded, start - self.offset : stop - self.offset])
-
     def log_mel(self) -> Tensor:
         """`[channel, mel, frame]` of the chunks needed, of the channels that are coded."""
         frames = self.stretch.frames_needed(self.config)
+        read = held_samples(self.waveform[coded_channels(self)], self.offset)
         return log_mel_window(
-            self.read, self.stretch.num_samples, frames.start, frames.stop, self.config
+            read, self.stretch.num_samples, frames.start, frames.stop, self.config
         )
+
+
+def held_samples(waveform: Waveform, offset: int) -> ReadSamples:
+    """Reads a file by range where part of it is at hand: `waveform`, from sample `offset` on."""
+    return lambda start, stop: np.ascontiguousarray(waveform[:, start - offset : stop - offset])
 
 
 def channel_of(signal: Codable) -> tuple[int, ...]:
     """For each channel the channel that is coded for it: the same in every chunk."""
     return alike_throughout(list(signal.sources.values()))
+
+
+def coded_channels(signal: Codable) -> list[int]:
+    """The channels that are coded, in order."""
+    return sorted(set(channel_of(signal)))
 
 
 def alike_throughout(sources: Sequence[tuple[int, ...]]) -> tuple[int, ...]:

@@ -26,9 +26,10 @@ MAX_SI_SDR_DB = 100.0
 """Bound of SI-SDR either way: beyond it float32 has nothing to say."""
 SILENCE_LUFS = -70.0
 """The absolute gate of BS.1770: nothing is quieter."""
+LOUDNESS_BLOCK_SECONDS = 0.4
+"""Loudness is of blocks of this length: that of a shorter sound is not defined."""
 
 _MAGNITUDE_FLOOR = 1e-5
-_LOUDNESS_BLOCK_SECONDS = 0.4
 _MAX_LOUDNESS_CHANNELS = 5
 
 
@@ -173,7 +174,7 @@ def integrated_loudness_lufs(waveform: Tensor, sample_rate: int) -> float | None
         None if it is not defined: below 0.4 s, or for more than five channels.
     """
     channels, samples = waveform.shape
-    if channels > _MAX_LOUDNESS_CHANNELS or samples < _LOUDNESS_BLOCK_SECONDS * sample_rate:
+    if channels > _MAX_LOUDNESS_CHANNELS or samples < LOUDNESS_BLOCK_SECONDS * sample_rate:
         return None
     if not waveform.any():
         return SILENCE_LUFS

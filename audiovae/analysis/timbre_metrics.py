@@ -21,7 +21,7 @@ from torch.nn import functional
 from audiovae.analysis.metrics import SILENCE_LUFS, integrated_loudness_lufs
 from audiovae.config import SpectrogramConfig
 from audiovae.objectives.spectral import mel_distances
-from audiovae.spectrogram import log_mel_spectrogram
+from audiovae.spectrogram import heard_frames, log_mel_spectrogram
 
 _LOUDNESS_LUFS = -23.0
 _ENVELOPE_HOP_SECONDS = 0.005
@@ -32,7 +32,6 @@ _MIN_POWER = 1e-12
 _SURE = 0.9  # confidence at which a pitch is believed
 _CENTS_APART = 50.0
 _SHRINKAGE = 0.3
-_HEARD_NATS = 4.0  # below a clip's loudest frame; 35 dB
 
 Floats = NDArray[np.float64]
 
@@ -206,8 +205,7 @@ class InstrumentClassifier:
     def _features(self, clip: Tensor) -> Floats:
         config = SpectrogramConfig(sample_rate=self._rate, max_hz=self._rate / 2)
         log_mel = log_mel_spectrogram(at_one_loudness(clip, self._rate)[None], config)[0]
-        level = 0.5 * torch.logsumexp(2 * log_mel, dim=0)  # [frame]
-        heard = log_mel[:, level > level.max() - _HEARD_NATS]
+        heard = log_mel[:, heard_frames(log_mel)]
         deviation = heard.std(dim=1, correction=0)
         features: Floats = torch.cat([heard.mean(dim=1), deviation]).double().numpy()
         return features if math.isfinite(features.sum()) else np.zeros_like(features)

@@ -21,12 +21,11 @@ from audiovae.config import ObjectiveConfig
 from audiovae.models.blocks import step_mask
 from audiovae.models.hvae import HVAE
 from audiovae.models.output import VAEOutput
-from audiovae.spectrogram import log_mel_to_db
+from audiovae.spectrogram import heard_frames, log_mel_to_db
 
 _ENERGY_PATCHES = ((8, 4), (128, 1))
 """Mel bands and frames over which energy is compared: a patch of 46 ms, a whole frame."""
 _MIN_POWER = 1e-10  # the square of the log-mel's floor
-_HEARD_NATS = 4.0  # below a clip's loudest frame; 35 dB
 _MIN_VARIANCE = 1e-4  # in square nats: of a band that does not move, whose root has no slope
 
 
@@ -135,9 +134,7 @@ def statistics_error(estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     Returns:
         `[batch]`.
     """
-    level = 0.5 * torch.logsumexp(2 * target, dim=1, keepdim=True)  # [batch, 1, frame]
-    level = level.masked_fill(mask == 0, -torch.inf)
-    heard = (level > level.amax(dim=2, keepdim=True) - _HEARD_NATS).to(target.dtype)
+    heard = heard_frames(target.masked_fill(mask == 0, -torch.inf))[:, None].to(target.dtype)
     count = heard.sum(dim=2)  # [batch, 1]
     means, deviations = [], []
     for log_mel in (estimate, target):
