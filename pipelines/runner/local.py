@@ -65,6 +65,7 @@ class LocalRunner:
         ]
         self._units: queue.SimpleQueue[Unit | None] = queue.SimpleQueue()
         self._outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+        self._in_flight = 0
 
     @property
     def capacity(self) -> int:
@@ -73,14 +74,17 @@ class LocalRunner:
 
     def submit(self, unit: Unit) -> None:
         """Queue a unit."""
+        self._in_flight += 1
         self._units.put(unit)
 
     def next_outcome(self, timeout_seconds: float) -> Outcome | None:
         """Wait for the next outcome."""
         try:
-            return self._outcomes.get(timeout=timeout_seconds)
+            outcome = self._outcomes.get(timeout=timeout_seconds)
         except queue.Empty:
             return None
+        self._in_flight -= 1
+        return outcome
 
     def __enter__(self) -> LocalRunner:
         """Start the threads."""
@@ -91,9 +95,15 @@ class LocalRunner:
     def __exit__(
         self, kind: type[BaseException] | None, error: object, trace: TracebackType | None
     ) -> None:
-        """Ask the threads to end. One that is busy is left behind: it dies with the process."""
+        """End the threads, and with them the worker's folders.
+
+        If units are in flight, nobody waits for them: their threads die with the process.
+        """
         for _ in self._threads:
             self._units.put(None)
+        if not self._in_flight:
+            for thread in self._threads:
+                thread.join()
 
     def _serve(self) -> None:
         while (unit := self._units.get()) is not None:

@@ -48,9 +48,19 @@ def test_threads_end_with_the_context() -> None:
     with LocalRunner(worker, 4):
         threads = set(threading.enumerate()) - before
         assert len(threads) == 4
-    for thread in threads:
-        thread.join(timeout=10)
-        assert not thread.is_alive()
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_a_busy_thread_is_left_behind() -> None:
+    worker: Any = Barrier(2)
+    before = set(threading.enumerate())
+    with LocalRunner(worker, 1) as runner:
+        (thread,) = set(threading.enumerate()) - before
+        runner.submit(Pack(0, ()))
+    assert thread.is_alive()
+    worker.perform(Pack(1, ()))
+    thread.join(timeout=10)
+    assert not thread.is_alive()
 
 
 @pytest.mark.parametrize(
