@@ -87,7 +87,8 @@ class PairsConfig(Config):
 
     phrases: int = Field(default=240, ge=2)
     players: int = Field(default=32, ge=2, description="instruments that play each phrase")
-    made_up_instruments: int = Field(default=200, ge=1, description="beside the programs")
+    made_up_instruments: int = Field(default=200, ge=1, description="of the programs, beside them")
+    electronic_instruments: int = Field(default=100, ge=0, description="of the synthesizer")
     frames: int = Field(default=512, ge=64, description="length of a phrase")
     validation_phrases: int = Field(default=6, ge=2)
     validation_players: int = Field(default=6, ge=2)

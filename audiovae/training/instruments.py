@@ -1,9 +1,9 @@
-"""Instruments to play phrases with: the programs of a soundfont, and many made from them.
+"""Instruments to play phrases with: the programs of a soundfont, and many that are made up.
 
 A few dozen programs are few sounds to learn from, so most instruments are made up: two programs
-at once, a program whose samples are played from other keys (which moves its formants), with
-another envelope, or in a room. What makes an instrument is drawn once, so it is the same
-instrument in every phrase.
+at once, a program whose samples are played from other keys (which moves its formants), or a patch
+of the synthesizer; with another envelope, or in a room. What makes an instrument is drawn once, so
+it is the same instrument in every phrase.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from scipy.signal import fftconvolve
 
 from audiovae.errors import AudioReadError, ConfigError
 from audiovae.training.phrases import Note, Phrase
+from audiovae.training.synthesizer import Patch, draw_patch, play_note
 
 Samples = NDArray[np.float32]
 
@@ -51,18 +52,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class Instrument:
-    """What makes a sound of its own out of a soundfont.
+    """What makes a sound of its own out of a soundfont and the synthesizer.
 
     Attributes:
-        layers: Programs that sound together.
+        layers: Programs and patches that sound together.
         attack_seconds: Fade-in of every note.
         decay_seconds: Time in which a note falls by 60 dB, or 0: as the program has it.
         room_seconds: Time in which the room's sound falls by 60 dB, or 0: no room.
         room_gain: Of the room's sound beside the instrument's own.
-        seed: Of the room.
+        seed: Of the room, and of a patch's phases and noise.
     """
 
-    layers: tuple[Layer, ...]
+    layers: tuple[Layer | Patch, ...]
     attack_seconds: float = 0.0
     decay_seconds: float = 0.0
     room_seconds: float = 0.0
@@ -71,7 +72,7 @@ class Instrument:
 
 
 def draw_instrument(draw: Generator, programs: tuple[int, ...]) -> Instrument:
-    """Make an instrument up."""
+    """Make an instrument up, of programs."""
     count = 2 if draw.random() < 0.4 else 1
     layers: list[Layer] = []
     for program in draw.choice(programs, size=count, replace=False):
@@ -79,9 +80,19 @@ def draw_instrument(draw: Generator, programs: tuple[int, ...]) -> Instrument:
         detuned = float(draw.normal(0, 0.08)) if count == 2 else 0.0
         gain = float(np.exp(draw.normal(0, 0.5))) if layers else 1.0
         layers.append(Layer(int(program), borrowed, detuned, gain))
+    return _shaped(draw, tuple(layers))
+
+
+def draw_electronic(draw: Generator) -> Instrument:
+    """Make an instrument up, of a patch."""
+    return _shaped(draw, (draw_patch(draw),))
+
+
+def _shaped(draw: Generator, layers: tuple[Layer | Patch, ...]) -> Instrument:
+    """Some with an envelope of their own, some in a room."""
     shaped, in_room = draw.random() < 0.4, draw.random() < 0.35
     return Instrument(
-        tuple(layers),
+        layers,
         attack_seconds=float(draw.choice((0.0, 0.02, 0.08, 0.2))) if shaped else 0.0,
         decay_seconds=float(draw.choice((0.0, 0.3, 0.8, 2.0, 5.0))) if shaped else 0.0,
         room_seconds=float(np.exp(draw.uniform(np.log(0.2), np.log(2.5)))) if in_room else 0.0,
@@ -129,13 +140,16 @@ class SoundfontPlayer:
 
     def play(self, phrase: Phrase, instrument: Instrument, num_samples: int) -> Samples:
         """A phrase on an instrument, all clips at one level: float32 `[sample]`."""
-        sound = np.zeros(num_samples, np.float32)
+        sound, draw = np.zeros(num_samples, np.float32), np.random.default_rng(instrument.seed)
         for note in phrase.notes:
             start = round(note.start_seconds * self._rate)
             for layer in instrument.layers:
-                played = self._note(note, layer, phrase.tuning_semitones)
+                if isinstance(layer, Patch):
+                    played = play_note(note, layer, phrase.tuning_semitones, self._rate, draw)
+                else:
+                    played = layer.gain * self._note(note, layer, phrase.tuning_semitones)
                 played = self._shape(played, instrument)[: max(0, num_samples - start)]
-                sound[start : start + len(played)] += layer.gain * played
+                sound[start : start + len(played)] += played
         if instrument.room_seconds:
             sound += self._room(sound, instrument)
         level = float(np.sqrt(np.mean(sound**2)))

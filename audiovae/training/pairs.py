@@ -1,4 +1,4 @@
-"""Pairs to learn timbre from: every phrase played by many instruments of a soundfont.
+"""Pairs to learn timbre from: every phrase played by many instruments.
 
     pairs/pairs.json            what they were made from; others are refused
     pairs/phrase_00017.npy      float16 [player, frame, mel]: one phrase by each of its players
@@ -25,7 +25,13 @@ from torch import Tensor
 from audiovae.config import ModelConfig, PairsConfig, SpectrogramConfig
 from audiovae.errors import ConfigError
 from audiovae.spectrogram import log_mel_spectrogram
-from audiovae.training.instruments import Instrument, Layer, SoundfontPlayer, draw_instrument
+from audiovae.training.instruments import (
+    Instrument,
+    Layer,
+    SoundfontPlayer,
+    draw_electronic,
+    draw_instrument,
+)
 from audiovae.training.phrases import draw_phrase
 
 _FOLDER, _DESCRIPTION_NAME = "pairs", "pairs.json"
@@ -163,6 +169,7 @@ def _cast(pairs: PairsConfig, programs: tuple[int, ...], seed: int) -> _Cast:
     draw = np.random.default_rng((seed, _INSTRUMENT_STREAM))
     plain = [Instrument((Layer(program),)) for program in programs]
     made_up = [draw_instrument(draw, programs) for _ in range(pairs.made_up_instruments)]
+    made_up += [draw_electronic(draw) for _ in range(pairs.electronic_instruments)]
     unknown = [draw_instrument(draw, programs) for _ in range(pairs.validation_players)]
     learnt = len(plain) + len(made_up)
     num_plain = max(1, round(_PLAIN_SHARE * pairs.players))

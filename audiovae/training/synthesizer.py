@@ -113,7 +113,7 @@ def play(
     sound = np.zeros(num_samples)
     for note in phrase.notes:
         start = round(note.start_seconds * sample_rate)
-        played = _note(note, patch, phrase.tuning_semitones, sample_rate, draw)
+        played = play_note(note, patch, phrase.tuning_semitones, sample_rate, draw)
         played = played[: max(0, num_samples - start)]
         sound[start : start + len(played)] += played
     peak = float(np.abs(sound).max())
@@ -121,25 +121,18 @@ def play(
     return (sound * (level / max(peak, 1e-9))).astype(np.float32)
 
 
-def _waveform(draw: Generator, harmonics: Values) -> Values:
-    """Gains of the harmonics of a sine, triangle, square, saw or pulse, or of a drawn spectrum."""
-    odd = harmonics % 2 == 1
-    shapes = {
-        "sine": (harmonics == 1).astype(float),
-        "triangle": odd / harmonics**2,
-        "square": odd / harmonics,
-        "saw": 1 / harmonics,
-        "pulse": np.abs(np.sin(np.pi * harmonics * draw.uniform(0.05, 0.45))) / harmonics,
-        "drawn": np.exp(draw.normal(0, 1, len(harmonics))) / harmonics ** draw.uniform(0.5, 2.5),
-    }
-    shape: Values = shapes[str(draw.choice(tuple(shapes)))]
-    if draw.random() < 0.3:  # through a low-pass filter
-        shape = shape / np.sqrt(1 + (harmonics / draw.uniform(2, 30)) ** 4)
-    return shape
+def play_note(
+    note: Note, patch: Patch, tuning: float, sample_rate: int, draw: Generator
+) -> Samples:
+    """One note, float32 `[sample]`, as long as it sounds.
 
-
-def _note(note: Note, patch: Patch, tuning: float, sample_rate: int, draw: Generator) -> Values:
-    """One note `[sample]`, as long as it sounds."""
+    Args:
+        note: What to play.
+        patch: On what.
+        tuning: How far it is out of tune, in semitones.
+        sample_rate: Hz.
+        draw: Of phases and noise.
+    """
     hz = _HZ_OF_A4 * 2 ** ((note.key + tuning - _KEY_OF_A4) / 12)
     release = patch.release_seconds * _SILENT_DB / 60
     seconds = np.arange(round((note.duration_seconds + release) * sample_rate)) / sample_rate
@@ -159,8 +152,24 @@ def _note(note: Note, patch: Patch, tuning: float, sample_rate: int, draw: Gener
         sound += partial * _falling(seconds, decay) if decay else partial
     sound *= np.minimum(seconds / patch.attack_seconds, 1.0)
     sound *= _falling(np.maximum(seconds - note.duration_seconds, 0.0), patch.release_seconds)
-    loudness: Values = sound * (note.velocity / _FULL_VELOCITY) ** 2
-    return loudness
+    return (sound * (note.velocity / _FULL_VELOCITY) ** 2).astype(np.float32)
+
+
+def _waveform(draw: Generator, harmonics: Values) -> Values:
+    """Gains of the harmonics of a sine, triangle, square, saw or pulse, or of a drawn spectrum."""
+    odd = harmonics % 2 == 1
+    shapes = {
+        "sine": (harmonics == 1).astype(float),
+        "triangle": odd / harmonics**2,
+        "square": odd / harmonics,
+        "saw": 1 / harmonics,
+        "pulse": np.abs(np.sin(np.pi * harmonics * draw.uniform(0.05, 0.45))) / harmonics,
+        "drawn": np.exp(draw.normal(0, 1, len(harmonics))) / harmonics ** draw.uniform(0.5, 2.5),
+    }
+    shape: Values = shapes[str(draw.choice(tuple(shapes)))]
+    if draw.random() < 0.3:  # through a low-pass filter
+        shape = shape / np.sqrt(1 + (harmonics / draw.uniform(2, 30)) ** 4)
+    return shape
 
 
 def _falling(seconds: Values, decay: float) -> Values:

@@ -31,6 +31,7 @@ levels = [
 phrases = 3
 players = 3
 made_up_instruments = 2
+electronic_instruments = 1
 frames = 64
 validation_phrases = 2
 validation_players = 2

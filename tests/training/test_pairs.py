@@ -14,10 +14,17 @@ from audiovae.config import ModelConfig
 from audiovae.errors import AudioReadError, ConfigError
 from audiovae.models.timbre import at_reference_level
 from audiovae.spectrogram import log_mel_to_db
-from audiovae.training.instruments import Instrument, Layer, SoundfontPlayer, draw_instrument
+from audiovae.training.instruments import (
+    Instrument,
+    Layer,
+    SoundfontPlayer,
+    draw_electronic,
+    draw_instrument,
+)
 from audiovae.training.pair_batches import PairDraw
 from audiovae.training.pairs import Pairs, PairSets, build_pairs
 from audiovae.training.phrases import Note, Phrase
+from audiovae.training.synthesizer import Patch
 from tests.models.test_timbre import timbre_config
 from tests.soundfonts import write_soundfont
 
@@ -29,6 +36,7 @@ TABLE = {
     "phrases": 4,
     "players": 4,
     "made_up_instruments": 3,
+    "electronic_instruments": 2,
     "frames": 64,
     "validation_phrases": 2,
     "validation_players": 2,
@@ -71,10 +79,22 @@ def test_an_instrument_keeps_pitch_whatever_it_is_made_of(player: SoundfontPlaye
     assert loudest_hz(tuned) == pytest.approx(440 * 2 ** (1 / 12), rel=0.01)
 
 
+def test_a_patch_is_an_instrument_like_others(player: SoundfontPlayer) -> None:
+    sine = Patch(np.ones(1), np.ones(1), np.zeros(1), attack_seconds=0.01, release_seconds=0.05)
+    played = player.play(A4, Instrument((sine,)), RATE)
+    assert loudest_hz(played) == pytest.approx(440, rel=0.01)
+    assert np.abs(played[: round(0.04 * RATE)]).max() == 0
+    breathy = Instrument((replace(sine, breath=0.05),), seed=3)
+    assert np.array_equal(player.play(A4, breathy, RATE), player.play(A4, breathy, RATE))
+    other = player.play(A4, replace(breathy, seed=4), RATE)
+    assert not np.array_equal(player.play(A4, breathy, RATE), other)
+
+
 def test_all_instruments_are_equally_loud(player: SoundfontPlayer) -> None:
     draw = np.random.default_rng(3)
-    for _ in range(6):
-        sound = player.play(A4, draw_instrument(draw, player.programs), RATE)
+    made_up = [draw_instrument(draw, player.programs) for _ in range(6)]
+    for instrument in (*made_up, *(draw_electronic(draw) for _ in range(6))):
+        sound = player.play(A4, instrument, RATE)
         assert np.sqrt(np.mean(sound**2)) == pytest.approx(0.05, rel=1e-3)
         assert np.isfinite(sound).all()
 
