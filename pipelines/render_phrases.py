@@ -25,6 +25,9 @@ def render_phrases(
         Path | None,
         typer.Option(help="A .sf2 or .sf3 file that plays. Default: the built-in synthesizer."),
     ] = None,
+    notes: Annotated[
+        bool, typer.Option("--notes", help="Single notes, cut where they begin: one-shots.")
+    ] = False,
     minutes: Annotated[float, typer.Option(min=0.1, help="Of sound, in all.")] = 20.0,
     seed: Annotated[int, typer.Option(help="The same seed, the same files.")] = 0,
 ) -> None:
@@ -35,7 +38,7 @@ def render_phrases(
     """
     from audiovae.training.rendering import render
 
-    written = render(output_dir, soundfont, minutes, seed)
+    written = render(output_dir, soundfont, minutes, seed, notes=notes)
     sys.stdout.write(f"directory={one_line(output_dir)} written={written}\n")
 
 

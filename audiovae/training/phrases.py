@@ -30,6 +30,8 @@ _WIDE_SHARE = 0.2
 _MAX_LEAD_SECONDS = 0.3
 _MIN_NOTE_SECONDS = 0.06
 _TOUCHING_SECONDS = 0.05
+_CHORD_SHARE = 0.15
+_HELD_SHARE = (0.2, 1.2)
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,15 @@ def draw_phrase(draw: Generator, seconds: float) -> Phrase:
     notes = make(voice)
     tuning = float(draw.normal(0, 0.15)) if draw.random() < 0.5 else 0.0
     return Phrase(tuple(notes), tuning)
+
+
+def draw_note(draw: Generator, seconds: float) -> Phrase:
+    """Draw a note, now and then a chord, that begins at once and is let go within `seconds`."""
+    voice = _Voice(draw, seconds)
+    size = int(draw.integers(2, 5)) if draw.random() < _CHORD_SHARE else 1
+    duration = seconds * float(draw.uniform(*_HELD_SHARE))
+    notes = tuple(voice.note(0.0, duration, voice.key(2 * index)) for index in range(size))
+    return Phrase(notes, float(draw.normal(0, 0.15)))
 
 
 def _melody(voice: _Voice) -> list[Note]:

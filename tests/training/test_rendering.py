@@ -86,6 +86,19 @@ def test_the_command_writes_what_is_missing_and_nothing_twice(
     assert second.read_bytes() == kept
 
 
+def test_notes_are_cut_where_they_begin(tmp_path: Path) -> None:
+    assert main([str(tmp_path), "--notes", "--minutes", "0.3", "--seed", "2"]) == 0
+    paths = sorted(tmp_path.iterdir())
+    clips = [read_audio(path) for path in paths]
+    seconds = [clip.duration_seconds for clip in clips]
+    assert paths[0].name == "synthesizer_notes_2_00000.flac"
+    assert sum(seconds[:-1]) < 18 <= sum(seconds) + 0.01
+    assert 0.07 < min(seconds) < 0.5 < max(seconds) < 3.01
+    for clip in clips:
+        peak = np.abs(clip.waveform).max()
+        assert np.abs(clip.waveform[0, :3]).max() > 0.009 * peak
+
+
 def test_a_soundfont_plays_or_is_said_to_be_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
