@@ -230,20 +230,21 @@ class Reconstructor:
             stitch([c.log_mel for r, c in own if r.channel == channel], first, total)
             for channel in channels
         )
+        coding = Coding(stretch, channel_of(signal), log_mels)
+        if self._move is not None or self._model.vae.timbre is not None:
+            return coding  # meant to differ, or held up by detail that no bits are counted for
         wanted = [(r, c) for r, c in own if stretch.first_chunk <= r.chunk < stretch.last_chunk]
         wanted.sort(key=lambda pair: (pair[0].chunk, pair[0].channel))
         errors = [
             float(log_mel_to_db((c.log_mel - r.log_mel).abs()).mean()) * r.log_mel.shape[1]
             for r, c in wanted
         ]
-        return Coding(
-            stretch,
-            channel_of(signal),
-            log_mels,
-            tuple(c.chunk for _, c in wanted if c.chunk is not None),
-            sum(r.log_mel.shape[1] for r, _ in wanted),
-            sum(c.bits for _, c in wanted),
-            sum(errors),
+        return replace(
+            coding,
+            chunks=tuple(c.chunk for _, c in wanted if c.chunk is not None),
+            frames=sum(r.log_mel.shape[1] for r, _ in wanted),
+            bits=sum(c.bits for _, c in wanted),
+            error_db=sum(errors),
         )
 
     def _windows(self, index: int, coding: Coding) -> Iterator[Window]:

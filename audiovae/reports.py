@@ -41,10 +41,10 @@ class FileReport:
         seconds: Length.
         sample_rate: Hz, of source and output.
         num_channels: Of source and output.
-        estimated_kbps: The model's own estimate, all channels together.
+        estimated_kbps: The model's own estimate, all channels together; None for a source that
+            was compressed already, and of a model with a timbre code.
         kbps: True rate of the compressed file, all its bytes; None if none was written.
-        log_mel_l1_db: Mean absolute difference of decoded and original log-mel; None for a
-            source that was compressed already.
+        log_mel_l1_db: Mean absolute difference of decoded and original log-mel; None likewise.
         timings_seconds: Wall time by stage: decode, mel, encode, vocode, write.
         note: What the user should know of the file, or "".
     """
@@ -52,7 +52,7 @@ class FileReport:
     seconds: float
     sample_rate: int
     num_channels: int
-    estimated_kbps: float
+    estimated_kbps: float | None
     kbps: float | None
     log_mel_l1_db: float | None
     timings_seconds: dict[str, float]
@@ -82,12 +82,13 @@ def file_report(info: AudioInfo, spans: Sequence[SpanReport], kbps: float | None
         for name, value in span.timings_seconds.items():
             timings[name] = timings.get(name, 0.0) + value
     frames = sum(span.frames for span in spans)
+    bits = math.fsum(span.bits for span in spans)
     error = math.fsum(span.error_db for span in spans)
     return FileReport(
         seconds=seconds,
         sample_rate=info.sample_rate,
         num_channels=info.num_channels,
-        estimated_kbps=math.fsum(span.bits for span in spans) / seconds / 1000,
+        estimated_kbps=bits / seconds / 1000 if frames else None,
         kbps=kbps,
         log_mel_l1_db=error / frames if frames else None,
         timings_seconds=timings,

@@ -208,7 +208,8 @@ class Coding:
             chunks needed.
         chunks: The wanted chunks, chunk by chunk and within a chunk by coded channel; empty for
             a model that makes no symbols.
-        frames: Frames of the wanted chunks, all coded channels.
+        frames: Frames of the wanted chunks, all coded channels; 0 where there is nothing to say of
+            bits and error: what was coded before, and timbres.
         bits: The model's own estimate of their code length.
         error_db: Sum over these frames of the mean absolute log-mel difference.
     """

@@ -79,6 +79,10 @@ def test_outputs_are_called_by_the_timbre(run, folder: Path, tmp_path: Path) -> 
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "to bell_d_or, amount 1" in page
     assert page.count("<img src=") == 6
+    assert "difference" not in page.partition("<footer>")[0].partition("<article")[2]
+    for row in rows(tmp_path):  # meant to differ, and the bits are not all that is kept
+        assert row.get("estimated_kbps") is None
+        assert row.get("log_mel_l1_db") is None
     recipe = json.loads((tmp_path / "summary.json").read_text())["recipe"]
     assert recipe["timbre"]["name"] == "bell_d_or"
 
