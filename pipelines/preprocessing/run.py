@@ -90,7 +90,8 @@ def run_preprocess(options: PreprocessOptions) -> PreprocessReport:
         except Interrupted:
             directory.conclude(work.rows, finished=False)
             raise
-        directory.conclude(work.rows, finished=not stop.requested)
+        with stop.held():
+            directory.conclude(work.rows, finished=not stop.requested)
         if stop.requested:
             raise Interrupted("stopped; run the same command again to continue")
         return _report(directory, known)

@@ -149,6 +149,8 @@ class ShardDirectory:
         lines = (json.dumps(row) + "\n" for row in self._left_out.values())
         self._write_if_new(LEFT_OUT_NAME, "".join(lines))
         if finished:
+            if self._target.exists(PLAN_NAME):  # a plan without its notes would be done again
+                self._target.write_text(PLAN_NAME, "")
             self._target.remove_tree(WORK_DIR_NAME)
 
     def left_out(self, status: str) -> list[Row]:

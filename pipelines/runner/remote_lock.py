@@ -41,6 +41,7 @@ class RemoteLock:
         self._id = secrets.token_hex(8)
         self._taken_by = ""
         self._ended = threading.Event()
+        self._keeper = threading.Thread(target=self._keep, name="lock", daemon=True)
         self.previous_root = ""
 
     def __enter__(self) -> RemoteLock:
@@ -58,12 +59,13 @@ class RemoteLock:
                 f"expected to write below {self._storage.name}, got '{error}'; check its name and "
                 "your credentials"
             ) from error
-        threading.Thread(target=self._keep, name="lock", daemon=True).start()
+        self._keeper.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give the lock back; the object stays, and remembers the input."""
         self._ended.set()
+        self._keeper.join()  # or a renewal on its way would arrive last
         if not self._taken_by:
             self._storage.write_text(LOCK_NAME, self._text(held=False))
 

@@ -83,7 +83,7 @@ def run_stage(stage: Stage, config: ModelConfig, data: TrainingData) -> Progress
     with StopRequest() as stop, TrainingDisplay(lambda: stop.requested) as display:
         stop.immediate = False  # the loop saves its state and returns
         progress = train(task, stage.run_dir, data.device, resume=stage.has_state, watcher=display)
-    if progress.fraction < 1.0:
+    if progress.fraction < 1.0 or stop.requested:
         raise Interrupted(
             f"stopped at step {progress.step}; run the same command with --resume to continue"
         )

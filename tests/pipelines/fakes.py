@@ -32,7 +32,7 @@ PATIENCE = "AUDIOVAE_TEST_PATIENCE"  # seconds, where a test is to see it end
 GATE_NAME = ".open"
 AT_GATE_NAME = ".at_gate"
 """Appears beside the gate when a unit has come to it."""
-GATE_SECONDS = 60.0
+GATE_SECONDS = 240.0
 _NO_SCALE = {"colours": ("#000000", "#ffffff"), "range_db": 80.0, "ticks": ()}
 TONE_RATE = 8_000
 

@@ -50,12 +50,16 @@ class Command:
         """Pids of its actors; `ray::UnitActor.perform` finds the busy ones."""
         return [pid for pid, line in self.family().items() if line.startswith(name)]
 
+    def has_ended(self) -> bool:
+        """Whether the command itself has, with whatever status."""
+        return self.process.poll() is not None
+
     def wait_for(self, condition: Callable[[], object], what: str) -> None:
         """Wait for something to happen while it runs."""
-        if not holds_within(PATIENCE_SECONDS, lambda: condition() or self.process.poll()):
+        if not holds_within(PATIENCE_SECONDS, lambda: condition() or self.has_ended()):
             kill(self.family())
             raise AssertionError(f"waited in vain for {what}")
-        if self.process.poll() and not condition():
+        if self.has_ended() and not condition():
             raise AssertionError(f"ended before {what}: {self.end()}")
 
     def leaves_nothing_within(self, seconds: float) -> bool:

@@ -21,8 +21,8 @@ from tests.pipelines.fakes import (
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_FILES = 8
-PATIENCE_SECONDS = 30.0
-END_SECONDS = 15.0
+PATIENCE_SECONDS = 120.0
+END_SECONDS = 60.0
 SIGNAL_SECONDS = 0.7  # more than two polls of the driver
 ALONE_IN_ITS_PACK_SECONDS = 13.0
 
@@ -153,7 +153,10 @@ def test_a_second_signal_drops_a_unit_that_does_not_end(gated: Path, tmp_path: P
         run.send_signal(signal.SIGINT)
         time.sleep(SIGNAL_SECONDS)
         assert run.poll() is None
-        run.send_signal(signal.SIGINT)
+        deadline = time.monotonic() + END_SECONDS
+        while run.poll() is None and time.monotonic() < deadline:
+            run.send_signal(signal.SIGINT)  # again: two that come close together are one
+            time.sleep(SIGNAL_SECONDS)
         _, complaints = run.communicate(timeout=END_SECONDS)
     assert run.returncode == 130
     assert "stopped with 3 files to do" in complaints

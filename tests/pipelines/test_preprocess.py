@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,24 +190,46 @@ def test_a_file_that_changes_between_kill_and_rerun(source: Path, tmp_path: Path
     assert int(corpus.lengths[corpus.names.index("tone_0.wav")]) == 59
 
 
-def test_a_stopped_run_leaves_shards_to_train_on(source: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_leaves_shards_to_train_on(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from audiovae.commands import Interrupted
+    from pipelines.preprocessing import run
 
     target = tmp_path / "shards"
+    book = run._Work._book
 
-    def stop_at_first_note() -> None:
-        while not list((target / ".audiovae_work" / "finished").glob("0*")):
-            time.sleep(0.001)
-        os.kill(os.getpid(), signal.SIGINT)
+    def stop_after(self: run._Work, *arguments: Any) -> Any:
+        again = book(self, *arguments)
+        signal.raise_signal(signal.SIGINT)
+        return again
 
-    threading.Thread(target=stop_at_first_note, daemon=True).start()
-    try:
-        make_shards(source, target, num_workers=1)
-    except Interrupted:
-        assert 1 <= len(names(target)) <= 6
+    with monkeypatch.context() as patched:
+        patched.setattr(run._Work, "_book", stop_after)
+        with pytest.raises(Interrupted):
+            make_shards(source, target, num_workers=1)
+    assert 1 <= len(names(target)) < 6
     make_shards(source, target)
     make_shards(source, tmp_path / "whole")
     assert shard_contents(target) == shard_contents(tmp_path / "whole")
+
+
+def test_a_run_killed_while_it_tidies_up_is_not_done_again(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "shards"
+
+    def half(self: LocalStorage, folder: str) -> None:
+        shutil.rmtree(self.root / folder / "finished")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStorage, "remove_tree", half)
+        with pytest.raises(KeyboardInterrupt):
+            make_shards(source, target)
+    report = make_shards(source, target)
+    assert (report.written, report.known) == (0, 6)
+    assert len(names(target)) == 6
 
 
 def test_every_input_has_a_row(source: Path, tmp_path: Path) -> None:
@@ -334,7 +355,6 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
     with monkeypatch.context() as patched:
         patched.setattr(LocalStorage, "place", place)
         with pytest.raises(FatalProblem, match="No space left on device"):
-            make_shards(source, tmp_path / "shards")
-    # A thread that was still at work may place its shard once there is room again.
+            make_shards(source, tmp_path / "shards", num_workers=1)
     report = make_shards(source, tmp_path / "shards")
     assert (report.written + report.known, report.failed) == (6, ())

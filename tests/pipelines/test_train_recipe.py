@@ -107,6 +107,27 @@ def test_one_command_from_audio_to_models_that_ship(
     assert {path: path.read_bytes() for path in target.rglob("*.csv")} == logs
 
 
+def test_a_signal_in_a_stages_last_step_stops_the_recipe(
+    audio: Path,
+    recipe: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given = ["--recipe", recipe, "--data", audio, "--output-dir", tmp_path, "--minutes", "0.06"]
+    finish = loop._Run.finish
+
+    def interrupt(self: loop._Run) -> None:
+        signal.raise_signal(signal.SIGINT)
+        finish(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._Run, "finish", interrupt)
+        assert "with --resume to continue" in problem_of(run(capsys, *given), 130)
+    assert (tmp_path / "vae" / "model.safetensors").exists()
+    assert not (tmp_path / "vocoder").exists()
+
+
 @pytest.mark.slow
 def test_a_stopped_recipe_goes_on_where_it_was(
     audio: Path,
