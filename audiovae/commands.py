@@ -137,7 +137,7 @@ def require_new(destination: Path, overwrite: bool, *inputs: str | Path) -> None
     """
     if destination.is_dir():
         raise UsageProblem(f"OUT: expected a file, got {destination}, a folder; add a name to it")
-    if any(Path(one).exists() and _is_same(destination, Path(one)) for one in inputs):
+    if is_input(destination, *inputs):
         raise UsageProblem(
             f"OUT: expected another file than the input, got {destination}; inputs are never "
             "written to: choose another name"
@@ -169,8 +169,15 @@ def require_new_audio(destination: Path, overwrite: bool, *inputs: str | Path) -
     require_new(destination, overwrite, *inputs)
 
 
-def _is_same(destination: Path, source: Path) -> bool:
-    return destination.exists() and destination.samefile(source)
+def is_input(destination: Path, *inputs: str | Path) -> bool:
+    """Whether a file that exists is one of the inputs, or lies in a directory that is one."""
+    if not destination.exists():
+        return False
+    sources = [Path(one) for one in inputs if Path(one).exists()]
+    return any(
+        destination.samefile(one) or one.resolve() in destination.resolve().parents
+        for one in sources
+    )
 
 
 def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) -> ExitStatus | int:

@@ -17,7 +17,7 @@ from audiovae.compressed import file_header
 from audiovae.errors import ConfigError
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import log_mel_window
-from audiovae.stretches import Signal, Stretch, held_samples
+from audiovae.stretches import Signal, Stretch, alike_throughout, held_samples
 
 TOLERANCE = 0.02
 """A search ends this close to the target, relative."""
@@ -141,13 +141,17 @@ def choose_log_lambda(
     every = max_bytes is not None or header.num_chunks <= _MAX_SAMPLED_CHUNKS
     count = header.num_chunks if every else _MAX_SAMPLED_CHUNKS
     picked = sorted({i * header.num_chunks // count for i in range(count)})
-    by_chunk = [_chunk_log_mels(source, model, index) for index in picked]
-    channels = max(len(log_mels) for log_mels in by_chunk)
-    log_mels = [log_mel for of_chunk in by_chunk for log_mel in of_chunk]
+    chunks = [_sampled_chunk(source, model, index) for index in picked]
+    kept = set(alike_throughout([chunk.sources for chunk in chunks]))
+    log_mels = [log_mel for chunk in chunks for log_mel in chunk.log_mels.values()]
     # Channels that are alike in one chunk only share its code, which is stored for each of them.
-    stored = [channels / len(of_chunk) for of_chunk in by_chunk for _ in of_chunk]
+    stored = [
+        sum(chunk.sources[channel] == one for channel in kept)
+        for chunk in chunks
+        for one in chunk.log_mels
+    ]
     # Which channels are copies takes a byte each.
-    copies = header.num_channels if channels < header.num_channels else 0
+    copies = header.num_channels if len(kept) < header.num_channels else 0
     fixed = head_bytes(header) + copies
 
     def measure(log_lambda: float) -> float:
@@ -164,18 +168,13 @@ def choose_log_lambda(
         at_most=max_bytes is not None,
     )
     reached = found.num_bytes / 125 / seconds
-    over = max_bytes is not None and found.num_bytes > max_bytes
-    if kbps is not None and abs(reached / kbps - 1) > _TOLD_DEVIATION:
-        return (
-            found.log_lambda,
-            f"asked for {kbps:g} kbps, the nearest within reach is {reached:.2f}",
-        )
-    if over:
-        return (
-            found.log_lambda,
-            f"asked for {max_bytes} bytes, the smallest is {found.num_bytes:.0f}",
-        )
-    return found.log_lambda, ""
+    note = ""
+    if max_bytes is not None and found.num_bytes > max_bytes:
+        note = f"asked for {max_bytes} bytes, the smallest is {found.num_bytes:.0f}"
+    elif kbps is not None and abs(reached / kbps - 1) > _TOLD_DEVIATION:
+        reach = f"{max_bytes} bytes" if target == max_bytes else "reach"
+        note = f"asked for {kbps:g} kbps, the nearest within {reach} is {reached:.2f}"
+    return found.log_lambda, note
 
 
 class LambdaSearch:
@@ -210,13 +209,27 @@ class LambdaSearch:
         return found
 
 
-def _chunk_log_mels(source: ResampledReader, model: Model, index: int) -> list[Tensor]:
-    """Log-mel `[mel, frame]` of a chunk, of every channel that differs from the others there."""
+@dataclass(frozen=True)
+class _SampledChunk:
+    """One chunk of a file.
+
+    Attributes:
+        sources: For each channel the channel that is coded for it there.
+        log_mels: Of each of these, `[mel, frame]`.
+    """
+
+    sources: tuple[int, ...]
+    log_mels: dict[int, Tensor]
+
+
+def _sampled_chunk(source: ResampledReader, model: Model, index: int) -> _SampledChunk:
     config = model.config.spectrogram
     stretch = Stretch(source.num_samples, index, index + 1)
     frames = chunk_range(index, stretch.frames(config))
     start, stop = stretch.samples_needed(config)
     signal = Signal(stretch, source.read(start, stop), config, start)
-    here = sorted(set(signal.sources_in(index)))
+    sources = signal.sources_in(index)
+    here = sorted(set(sources))
     read = held_samples(signal.waveform[here], start)
-    return list(log_mel_window(read, stretch.num_samples, frames.start, frames.stop, config))
+    log_mel = log_mel_window(read, stretch.num_samples, frames.start, frames.stop, config)
+    return _SampledChunk(sources, dict(zip(here, log_mel, strict=True)))

@@ -21,7 +21,7 @@ from audiovae.commands import (
 )
 from audiovae.errors import AudioVAEError, ConfigError
 from pipelines.evaluation.family_request import FamilyRequest
-from pipelines.evaluation.results import require_new, write_results
+from pipelines.results import require_new, write_results
 from pipelines.runner.stopping import FatalProblem, StopRequest
 
 if TYPE_CHECKING:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 _FACTS_NAME: Final = "generate.json"
+_PAGE: Final = "generate"
 _TEMPERATURE: Final = "0.7"
 _SECONDS: Final = 6.0
 _SHOWN: Final = 100  # by the page
@@ -67,6 +68,11 @@ class Request:
         """Clips that are read."""
         named = (self.like, self.go_on, self.start, self.end)
         return [path for path in named if path is not None]
+
+    @property
+    def total(self) -> int:
+        """Sounds that are made."""
+        return self.num if self.start is None else self.steps
 
 
 @app.command(epilog=_EXAMPLE)
@@ -190,26 +196,23 @@ def _write(
     from pipelines.training_display import CountingDisplay
 
     root = request.sources[0].resolve().parent if request.sources else output_dir
-    total = request.steps if request.start is not None else request.num
     # A clip that is varied or continued stands first; of two, the sounds lie between them.
     shown = {one_line(path.name): path for path in request.sources[:1]}
     with OutputLock(output_dir, root), StopRequest() as stop, CountingDisplay("sounds") as display:
         stop.immediate = False
         for index, (label, clip) in enumerate(sounds):
-            path = output_dir / f"{index:03d}.wav"
+            path = output_dir / _sound_name(index)
             write_audio(path, clip)
             if len(shown) < _SHOWN:
                 shown[label] = path
-            display.show(index + 1, total)
+            display.show(index + 1, request.total)
             if stop.requested:
                 raise Interrupted("stopped; what is written is whole, run again with --overwrite")
         _write_facts(output_dir / _FACTS_NAME, request, facts)
         shown |= {one_line(path.name): path for path in request.sources[1:]}
-        page_facts = MorphFacts(
-            _title(request), checkpoint, told, f"seed {request.seed}", "generate"
-        )
+        page_facts = MorphFacts(_title(request), checkpoint, told, f"seed {request.seed}", _PAGE)
         page = write_morph_page(output_dir, shown, page_facts)
-    sys.stdout.write(f"sounds: {total} in {one_line(output_dir)}\npage: {one_line(page)}\n")
+    sys.stdout.write(f"sounds: {request.total} in {one_line(output_dir)}\npage: {one_line(page)}\n")
 
 
 def _title(request: Request) -> str:
@@ -221,6 +224,10 @@ def _title(request: Request) -> str:
     if request.go_on is not None:
         return f"continuations of {names[0]}"
     return counted(request.num, "new sound")
+
+
+def _sound_name(index: int) -> str:
+    return f"{index:03d}.wav"
 
 
 def _write_facts(path: Path, request: Request, facts: dict[str, object]) -> None:
@@ -251,11 +258,12 @@ def _check(request: Request, output_dir: Path, overwrite: bool) -> None:
             "--seconds: expected none with --like and --from, whose sounds are as long as the "
             "clips; leave it out"
         )
-    if (output_dir / _FACTS_NAME).exists() and not overwrite:
-        raise UsageProblem(
-            f"--output-dir: expected a new directory, got '{output_dir}' with {_FACTS_NAME} in "
-            "it; choose another, or add --overwrite"
-        )
+    from pipelines.morph_page import page_names
+    from pipelines.results import require_new
+
+    sounds = (_sound_name(index) for index in range(request.total))
+    names = (*sounds, *page_names(_PAGE), _FACTS_NAME)
+    require_new(output_dir, names, overwrite, request.sources)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -11,7 +11,7 @@ from typing import Final
 from pipelines.report import page_environment, relative_url
 from pipelines.spectrogram_image import RANGE_DB, image_row, write_contact_sheet
 
-SHEET_NAME: Final = "contact_sheet.png"
+_SHEET_NAME: Final = "contact_sheet.png"
 _COLUMNS: Final = 3
 
 
@@ -26,6 +26,11 @@ class MorphFacts:
     kind: str = "morph"
 
 
+def page_names(kind: str = "morph") -> tuple[str, str]:
+    """Names of what `write_morph_page` writes."""
+    return f"{kind}.html", _SHEET_NAME
+
+
 def write_morph_page(output_dir: Path, sounds: Mapping[str, Path], facts: MorphFacts) -> Path:
     """Write both, atomically.
 
@@ -38,7 +43,7 @@ def write_morph_page(output_dir: Path, sounds: Mapping[str, Path], facts: MorphF
         AudioReadError: If a sound cannot be read.
     """
     images = image_row(list(sounds.values()))
-    write_contact_sheet(output_dir / SHEET_NAME, images, list(sounds), min(_COLUMNS, len(images)))
+    write_contact_sheet(output_dir / _SHEET_NAME, images, list(sounds), min(_COLUMNS, len(images)))
     longest = max(image.seconds for image in images)
     cards = [
         {
@@ -54,8 +59,8 @@ def write_morph_page(output_dir: Path, sounds: Mapping[str, Path], facts: MorphF
         .get_template("morph.html.j2")
         .render(facts=facts, seconds=longest, cards=cards, range_db=RANGE_DB)
     )
-    path = output_dir / f"{facts.kind}.html"
-    temporary = output_dir / f".{facts.kind}.html.tmp"
+    path = output_dir / page_names(facts.kind)[0]
+    temporary = path.with_name(f".{path.name}.tmp")
     temporary.write_text(page, encoding="utf-8")
     os.replace(temporary, path)
     return path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,6 @@ from audiovae.commands import (
     DeviceOption,
     PolishOption,
     QualityOption,
-    UsageProblem,
     end_process,
     load_for_command,
     one_line,
@@ -75,18 +73,20 @@ def timbre_morph(
     format: Annotated[Literal["wav", "flac", "ogg"], typer.Option(help="Of the sounds.")] = "wav",
     device: DeviceOption = "cpu",
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace sounds that exist.")
+        bool, typer.Option("--overwrite", help="Replace files that exist.")
     ] = False,
 ) -> None:
     """Play one phrase with every timbre between two, or let one sound become another."""
     from audiovae.morph.settings import MorphSettings, step_amounts
-    from pipelines.morph_page import MorphFacts, write_morph_page
+    from pipelines.morph_page import MorphFacts, page_names, write_morph_page
+    from pipelines.results import require_new
     from pipelines.runner.lock import OutputLock
 
     amounts = step_amounts(steps, curve) if glide is None else ()
     names = [f"{i:02d}_{amount:.3f}.{format}" for i, amount in enumerate(amounts)]
     sounds = [output_dir / name for name in names or [f"glide.{format}"]]
-    _require_free(sounds, overwrite, inputs=(first, second, content))
+    written = [*(sound.name for sound in sounds), *page_names()]
+    require_new(output_dir, written, overwrite, inputs=(first, second, content))
     settings = MorphSettings(curve, parse_levels(levels), keep_loudness, quality, format, polish)
     model = load_for_command(checkpoint, device)
     way = prepare_morph(first, second, content, model, library, settings)
@@ -120,19 +120,6 @@ def _between_the_ends(first: str, made: Mapping[str, Path], second: str) -> dict
         for end in ends
     )
     return {**before, **made, **after}
-
-
-def _require_free(sounds: Sequence[Path], overwrite: bool, inputs: Sequence[str]) -> None:
-    """Refuse to replace sounds unasked, and inputs at all."""
-    for sound in sounds:
-        if not sound.exists():
-            continue
-        is_input = any(os.path.exists(one) and os.path.samefile(one, sound) for one in inputs)
-        if is_input or not overwrite:
-            raise UsageProblem(
-                f"expected an output directory without {sound.name}, got {sound.parent}, which "
-                f"has it; choose another --output-dir{'' if is_input else ' or add --overwrite'}"
-            )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -17,6 +17,10 @@ from audiovae.audio.values import CUT_SHORT_REMEDY, AudioPath, message
 from audiovae.errors import TruncatedAudioError
 
 _MAX_CHUNKS = 100_000
+_ASF_HEADER_BYTES = 30
+_ASF_FACTS = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the File Properties Object,
+_ASF_FACTS_BYTES = 92  # as far as it is needed
+_ASF_LIVE = 1
 _MPEG_TRAILER_BYTES = 128
 _MIN_MPEG_BYTES, _MAX_MPEG_BYTES = 24, 1_441  # of a frame of layer III
 _MIN_MPEG1_RATE = 32_000
@@ -81,6 +85,8 @@ def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) 
             check.mp4()
         case "matroska":
             check.matroska()
+        case "asf":
+            check.asf()
     return HeaderFacts(start=start)
 
 
@@ -238,6 +244,19 @@ class _Check:
                     CUT_SHORT_REMEDY,
                 )
             )
+
+    def asf(self) -> None:
+        at = self.start + _ASF_HEADER_BYTES
+        for _ in range(_MAX_CHUNKS):
+            head = self._at(at, _ASF_FACTS_BYTES)
+            if len(head) < _ASF_FACTS_BYTES:
+                break
+            if head[:16] == _ASF_FACTS:
+                declared = struct.unpack_from("<Q", head, 40)[0]
+                if not struct.unpack_from("<I", head, 88)[0] & _ASF_LIVE:
+                    self._need(self.start + declared, "the header")
+                break
+            at += max(struct.unpack_from("<Q", head, 16)[0], 24)
 
     def matroska(self) -> None:
         at = self.start

@@ -7,6 +7,7 @@ a library that would follow it. Only kinds recognised here are ever opened.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -67,6 +68,8 @@ def is_compressed(path: AudioPath) -> bool:
     if Path(path).suffix.lower() == COMPRESSED_SUFFIX:
         return True
     try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # to read a pipe may be to wait for ever
+            return False
         with open(path, "rb") as file:
             return file.read(len(_AVAE_MAGIC)) == _AVAE_MAGIC
     except OSError:

@@ -11,7 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from audiovae.audio.values import CUT_SHORT_REMEDY, AudioPath, message
 from audiovae.errors import (
@@ -22,6 +22,7 @@ from audiovae.errors import (
 )
 
 _MAX_PAGE_BYTES = 27 + 255 + 255 * 255
+_BLOCK_BYTES = 1 << 20
 _REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 _FIRST, _LAST = 2, 4  # header flags
 _WAVE_ORDER = {
@@ -80,6 +81,33 @@ def _header(page: bytes) -> tuple[int, int, int, int, int]:
     """Return flags, granule position, serial number, sequence number and checksum."""
     flags, granule, serial, sequence, checksum = struct.unpack("<BqIII", page[5:26])
     return flags, granule, serial, sequence, checksum
+
+
+class _Rewritable(Protocol):
+    """What `number_pages` needs of a file."""
+
+    def seek(self, offset: int, /) -> int: ...
+
+    def read(self, size: int, /) -> bytes: ...
+
+    def write(self, data: bytes, /) -> int: ...
+
+
+def number_pages(file: _Rewritable, serial: int) -> None:
+    """Give all pages of a file one serial number."""
+    at = 0
+    while True:
+        file.seek(at)
+        pages = list(_pages(file.read(_BLOCK_BYTES), 0))
+        if not pages:
+            return
+        file.seek(at)
+        at += file.write(b"".join(_numbered(page, serial) for page in pages))
+
+
+def _numbered(page: bytes, serial: int) -> bytes:
+    changed = page[:14] + struct.pack("<I", serial) + page[18:]
+    return changed[:22] + struct.pack("<I", _checksum(changed)) + changed[26:]
 
 
 def check_last_page(path: AudioPath, file: BinaryIO) -> int:
@@ -174,7 +202,7 @@ def _first_fault(path: str, _size: int, _mtime_ns: int, sample_rate: int) -> str
     data = b""
     try:
         with open(path, "rb") as file:
-            while block := file.read(1 << 20):
+            while block := file.read(_BLOCK_BYTES):
                 data += block
                 used = 0
                 for page in _pages(data, 0):

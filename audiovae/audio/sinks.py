@@ -10,14 +10,15 @@ import numpy as np
 import soundfile
 from numpy.typing import NDArray
 
-from audiovae.audio.ogg import wave_order
-from audiovae.audio.values import Waveform, native_path
+from audiovae.audio.ogg import number_pages, wave_order
+from audiovae.audio.values import Waveform
 
 WAV_MAX_BYTES = 2**32 - 1
 _PIECE = 65_536
 _VORBIS_PIECE = 4_096  # one sf.write of 60 s of Vorbis crashes
 # Speakers of a number of channels in a WAV header, as of FLAC (RFC 9639, 9.1.3); others have none.
 _SPEAKERS = {3: 0x7, 4: 0x33, 5: 0x37, 6: 0x3F, 7: 0x70F, 8: 0x63F}
+_VORBIS_SERIAL = 1  # libsndfile draws one, and no two files would be the same
 _VORBIS_COMPRESSION = 0.3  # quality 7, about 224 kbps at 44.1 kHz stereo
 
 
@@ -48,6 +49,31 @@ def to_integers(block: Waveform, bits: int) -> NDArray[np.int32]:
     return np.clip(scaled, -full, full - 1).astype(np.int32)  # [sample, channel]
 
 
+class _Draft:
+    """A file for libsndfile, which does not say so when its last bytes could not be written."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "w+b", buffering=0)
+        self._problem: OSError | None = None
+        self.seek, self.tell, self.read = self._file.seek, self._file.tell, self._file.read
+        self.close = self._file.close
+
+    def write(self, data: bytes) -> int:
+        """Write all of it; what the system refuses is kept for `check`."""
+        left = memoryview(data)
+        try:
+            while len(left):
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            self._problem = self._problem or error
+        return len(data) - len(left)
+
+    def check(self) -> None:
+        """Raise what the system said."""
+        if self._problem is not None:
+            raise self._problem
+
+
 class SoundfileSink:
     """FLAC and Vorbis, by libsndfile, in pieces."""
 
@@ -55,8 +81,9 @@ class SoundfileSink:
         self._bits = 0 if format == "ogg" else bits
         self._order = np.argsort(wave_order(channels))  # Vorbis's own
         options = {"compression_level": _VORBIS_COMPRESSION} if format == "ogg" else {}
+        self._draft = _Draft(path)
         self._file = soundfile.SoundFile(
-            native_path(path),
+            self._draft,
             "w",
             rate,
             channels,
@@ -71,13 +98,25 @@ class SoundfileSink:
         for at in range(0, block.shape[1], size):
             piece = block[:, at : at + size]
             if self._bits:
-                self._file.write(to_integers(piece, self._bits) << (32 - self._bits))
+                samples = to_integers(piece, self._bits) << (32 - self._bits)
             else:
-                self._file.write(np.ascontiguousarray(piece[self._order].T, np.float32))
+                samples = np.ascontiguousarray(piece[self._order].T, np.float32)
+            try:
+                self._file.write(samples)
+            finally:
+                self._draft.check()
 
     def close(self) -> None:
         """Finish the file."""
-        self._file.close()
+        if self._file.closed:
+            return
+        try:
+            self._file.close()
+            if not self._bits:
+                number_pages(self._draft, _VORBIS_SERIAL)
+            self._draft.check()
+        finally:
+            self._draft.close()
 
 
 class WavSink:

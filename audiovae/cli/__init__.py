@@ -85,7 +85,7 @@ def encode(
     )
     size = destination.stat().st_size
     typer.echo(
-        f"{destination}: {size} bytes, {report.kbps:.2f} kbps, {report.seconds:.2f} s, "
+        f"{one_line(destination)}: {size} bytes, {report.kbps:.2f} kbps, {report.seconds:.2f} s, "
         f"{counted(report.num_channels, 'channel')}, "
         f"log-mel difference {report.log_mel_l1_db:.2f} dB"
     )
@@ -136,7 +136,7 @@ def decode(
         device=device,
         polish_steps=polish,
     )
-    typer.echo(f"{destination}: {report.seconds:.2f} s")
+    typer.echo(f"{one_line(destination)}: {report.seconds:.2f} s")
     if report.lost_seconds:
         lost = ", ".join(f"{begin:.1f} to {end:.1f} s" for begin, end in report.lost_seconds)
         complain(f"{source}: expected whole chunks, got damage; silence stands for {lost}")
@@ -166,7 +166,7 @@ def resynth(
         )
     )
     channels = counted(report.num_channels, "channel")
-    typer.echo(f"{destination}: {report.seconds:.2f} s, {channels}{difference}")
+    typer.echo(f"{one_line(destination)}: {report.seconds:.2f} s, {channels}{difference}")
 
 
 @app.command(epilog="[bold]Example:[/bold]  audiovae info in.avae")

@@ -16,6 +16,7 @@ from audiovae.commands import (
     UsageProblem,
     amount_option,
     load_for_command,
+    one_line,
     require_new_audio,
 )
 
@@ -119,7 +120,7 @@ def morph(
         way.step(destination, 0.5 if amount is None else amount)
     else:
         way.glide(destination, glide)
-    typer.echo(f"{destination}: written")
+    typer.echo(f"{one_line(destination)}: written")
 
 
 def parse_levels(text: str | None) -> tuple[int, ...] | None:

@@ -19,6 +19,7 @@ from audiovae.commands import (
     complain,
     counted,
     load_for_command,
+    one_line,
     require_new_audio,
 )
 from audiovae.errors import AudioVAEError
@@ -66,7 +67,7 @@ def save(
     data = timbre_bytes(found.timbre, model.name, found.num_files)
     path = shelf.save(name, data, overwrite=overwrite)
     left_out = f", {found.num_failed} left out" if found.num_failed else ""
-    typer.echo(f"{path}: the mean of {counted(found.num_files, 'file')}{left_out}")
+    typer.echo(f"{one_line(path)}: the mean of {counted(found.num_files, 'file')}{left_out}")
 
 
 @app.command("list", epilog="[bold]Example:[/bold]  audiovae timbre list")
@@ -85,7 +86,7 @@ def list_timbres(library: LibraryOption = None) -> None:
         model = f"model {facts.model_name} ({facts.model_id})"
         typer.echo(f"{name}: {model}, {counted(facts.num_files, 'file')}")
     if not names:
-        typer.echo(f"no timbre is saved in {shelf.folder}")
+        typer.echo(f"no timbre is saved in {one_line(shelf.folder)}")
     raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
 
 
@@ -124,7 +125,7 @@ def apply(
         levels=wanted, keep_loudness=keep_loudness, quality=quality, polish_steps=polish
     )
     TimbreWay(source, target, model, settings).step(destination, amount)
-    typer.echo(f"{destination}: written")
+    typer.echo(f"{one_line(destination)}: written")
 
 
 @app.command(epilog="[bold]Example:[/bold]  audiovae timbre remove oboe")

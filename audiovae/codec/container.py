@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,11 +182,13 @@ def _open(source: str | Path | bytes | IO[bytes]) -> IO[bytes]:
     if not isinstance(source, (str, Path)):
         return source
     try:
-        return Path(source).open("rb")
+        mode = Path(source).stat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            return Path(source).open("rb")
+        problem = "a pipe or device"
     except OSError as error:
-        raise BitstreamError(
-            f"{source}: expected a compressed file, got {error.strerror or error}; check the path"
-        ) from None
+        problem = error.strerror or str(error)
+    raise BitstreamError(f"{source}: expected a compressed file, got {problem}; check the path")
 
 
 def _read_header(file: IO[bytes], num_bytes: int) -> tuple[AvaeHeader, int, int]:

@@ -17,7 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 import audiovae
-from audiovae.commands import ExitStatus, Interrupted, complain, counted, one_line
+from audiovae.commands import (
+    ExitStatus,
+    Interrupted,
+    UsageProblem,
+    complain,
+    counted,
+    one_line,
+)
 from audiovae.pretrained import PRETRAINED_DIR, find_checkpoint
 from pipelines.runner.desk import MANIFEST_NAME, REPORT_NAME, Books, books_to_read, open_desk
 from pipelines.runner.driver import Driver
@@ -26,6 +33,7 @@ from pipelines.runner.ferry import FerryPlace, ferried
 from pipelines.runner.inputs import Source, locate, survey
 from pipelines.runner.ledger import Ledger
 from pipelines.runner.local import LocalRunner, available_cores, default_workers, resolve_device
+from pipelines.runner.lock import LOCK_NAME
 from pipelines.runner.plan import OutputGuard, examine
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
     from audiovae.audio import AudioInfo
 
 LOG_NAME: Final = "batch.log"
+_BOOKS: Final = (MANIFEST_NAME, REPORT_NAME, SUMMARY_NAME)
 _NAMED_AT_MOST: Final = 20
 
 _logger = logging.getLogger(__name__)
@@ -71,6 +80,7 @@ def run_batch(options: BatchOptions) -> ExitStatus:
     source = locate(options.input)
     output = open_storage(str(options.output_dir or source.default_output))
     found = survey(source, output)
+    _require_ours(output, overwrite=options.overwrite)
     recipe_key = options.recipe.key
     if options.dry_run:
         with books_to_read(output) as books:
@@ -84,6 +94,18 @@ def run_batch(options: BatchOptions) -> ExitStatus:
         same_root = desk.previous_root in ("", source.storage.name)
         ledger = Ledger(desk, found, recipe_key, same_root=same_root)
         return _Batch(options, source, output, desk, ledger).run(stop)
+
+
+def _require_ours(output: Storage, *, overwrite: bool) -> None:
+    """Refuse books that no run of ours can have written: it leaves its lock beside them."""
+    if overwrite or output.exists(LOCK_NAME):
+        return
+    if there := [name for name in _BOOKS if output.exists(name)]:
+        raise UsageProblem(
+            "--output-dir: expected a new directory or that of an earlier run, got "
+            f"'{output.name}' with {', '.join(there)} of something else; choose another, or add "
+            "--overwrite"
+        )
 
 
 class _Batch:
@@ -243,6 +265,11 @@ class _Batch:
             f"in all: {totals.ok} ok, {totals.error} failed, {totals.skipped} skipped\n"
             f"outputs: {one_line(self._output.name)}\n"
         )
+        if totals.missed:
+            sys.stdout.write(
+                f"{counted(totals.missed, 'file')} could not have the rate or size that was asked "
+                f"for; their rows in {MANIFEST_NAME} have a note\n"
+            )
         if report is not None:
             sys.stdout.write(f"report: {one_line(f'{self._output.name}/{report.name}')}\n")
 

@@ -65,13 +65,14 @@ class Totals:
     estimated_kbps: float | None
     log_mel_l1_db: float | None
     errors_by_kind: dict[str, int]
+    missed: int = 0  # of those that are ok: files whose rate or size is not what was asked for
 
 
 def add_up(rows: Iterable[Row]) -> Totals:
     """Read every row once. Means are weighted by seconds of audio."""
     counts: Counter[str] = Counter()
     errors: Counter[str] = Counter()
-    seconds = 0.0
+    seconds, missed = 0.0, 0
     sizes = [0, 0]
     means = {"kbps": _Mean(), "estimated_kbps": _Mean(), "log_mel_l1_db": _Mean()}
     for row in rows:
@@ -80,6 +81,7 @@ def add_up(rows: Iterable[Row]) -> Totals:
             errors[row["error"]] += 1
         if row["status"] != "ok":
             continue
+        missed += bool(row.get("note"))
         seconds += row["seconds"]
         sizes[0] += row["size"]
         sizes[1] += sum(output["size"] for output in row["outputs"])
@@ -96,6 +98,7 @@ def add_up(rows: Iterable[Row]) -> Totals:
         estimated_kbps=means["estimated_kbps"].value,
         log_mel_l1_db=means["log_mel_l1_db"].value,
         errors_by_kind=dict(sorted(errors.items())),
+        missed=missed,
     )
 
 

@@ -132,7 +132,7 @@ def test_empty(tmp_path: Path) -> None:
         refuse(path, EmptyAudioError)
 
 
-TRUNCATED = "wav_16 wavex rf64 w64 aiff caf au flac vorbis opus mp3 mp3_lame m4a mka".split()
+TRUNCATED = "wav_16 wavex rf64 w64 aiff caf au flac vorbis opus mp3 mp3_lame m4a mka wma".split()
 
 
 @pytest.mark.parametrize("kind", TRUNCATED)
@@ -152,6 +152,14 @@ def test_mp4_with_its_index_first_but_cut_short(tmp_path: Path) -> None:
     assert probe_audio(path).num_samples > 0
     path.write_bytes(path.read_bytes()[:-3_000])
     refuse(path, TruncatedAudioError)
+
+
+def test_wma_cut_between_two_packets(tmp_path: Path) -> None:
+    path, _ = make("wma", tmp_path, seconds=3)
+    data = path.read_bytes()
+    for cut in range(len(data) // 2, len(data) - 97, 97):
+        path.write_bytes(data[:cut])
+        refuse(path, TruncatedAudioError)
 
 
 def test_ogg_cut_between_two_pages(tmp_path: Path) -> None:

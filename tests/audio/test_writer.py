@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import av
@@ -116,6 +117,38 @@ def test_full_disk_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(AudioWriteError, match="No space left"):
         write_audio(tmp_path / "a.wav", sound(1, 8_000, 1), 8_000)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_a_file_that_finds_no_room_is_an_error_wherever_it_stops(
+    suffix: str, tmp_path: Path
+) -> None:
+    path = tmp_path / ("a" + suffix)
+    waveform = sound(1, 44_100, 1)
+    write_audio(path, waveform, 44_100)
+    whole = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for room in (0, 1_000, len(whole) // 2, len(whole) - 2_000, len(whole) - 1):
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, limits[1]))
+            with pytest.raises(AudioWriteError, match="File too large"):
+                write_audio(path, waveform, 44_100)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert path.read_bytes() == whole
+        assert os.listdir(tmp_path) == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".flac", ".ogg"])
+def test_one_sound_makes_one_file(suffix: str, tmp_path: Path) -> None:
+    waveform = sound(3, 44_100, 2)
+    for name in ("a", "b"):
+        write_audio(tmp_path / (name + suffix), waveform, 44_100)
+    first, second = sorted(tmp_path.iterdir())
+    assert first.read_bytes() == second.read_bytes()
+    np.testing.assert_array_equal(
+        read_audio(first).waveform, read_audio(second).waveform
+    )  # whose pages are checked
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,6 +124,44 @@ def test_nothing_is_overwritten_without_being_asked(
     assert target.read_bytes() == b"mine"
     assert run(capsys, "encode", CROW, target, "--overwrite")[0] == 0
     assert target.read_bytes() != b"mine"
+
+
+def test_a_sound_of_a_directory_that_is_a_timbre_is_an_input(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "bells" / "own.wav"
+    own.parent.mkdir()
+    own.write_bytes(CROW.read_bytes())
+    status, _, err = run(capsys, "morph", CROW, own.parent, own, "--overwrite")
+    assert status == 2
+    assert "inputs are never written to" in err
+    assert own.read_bytes() == CROW.read_bytes()
+
+
+@pytest.mark.parametrize("command", ["info", "encode", "decode"])
+@pytest.mark.parametrize("name", ["pipe", "pipe.avae"])
+def test_a_pipe_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, name: str
+) -> None:
+    os.mkfifo(tmp_path / name)
+    outputs = [] if command == "info" else [tmp_path / ("out.avae", "out.wav")[command == "decode"]]
+    status, _, err = run(capsys, command, tmp_path / name, *outputs)
+    assert status == 1
+    assert "a pipe or device" in err
+    assert err.count("\n") == 1
+
+
+def test_a_name_that_is_no_text_is_said_all_the_same(tmp_path: Path) -> None:
+    target = tmp_path / os.fsdecode(b"caf\xe9.avae")
+    ended = subprocess.run(
+        [sys.executable, "-m", "audiovae", "encode", CROW, target, "--quality", "1"],
+        env=os.environ | {"PYTHONIOENCODING": "utf-8:strict", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "\\udce9.avae: " in ended.stdout
+    assert target.exists()
 
 
 @pytest.mark.parametrize("start", ["inf", "0.49", "1e300"])

@@ -231,6 +231,21 @@ def test_foreign_outputs_are_never_overwritten_unasked(command: Command, folder:
     assert precious.read_bytes() != b"precious"
 
 
+@pytest.mark.parametrize("name", ["manifest.jsonl", "report.html", "summary.json"])
+def test_books_of_something_else_are_never_replaced_unasked(
+    command: Command, folder: Path, tmp_path: Path, name: str
+) -> None:
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / name).write_text('{"audio_filepath": "a.wav", "text": "hello"}\n')
+    ended = command(folder, "--output-dir", output)
+    assert ended.status == 2
+    assert f"with {name} of something else" in ended.err
+    assert os.listdir(output) == [name]
+    assert command(folder, "--output-dir", output, "--overwrite").status == 0
+    assert command(folder, "--output-dir", output).status == 0
+
+
 def test_another_folder_does_not_overwrite_the_first_ones_outputs(
     command: Command, folder: Path, tmp_path: Path
 ) -> None:

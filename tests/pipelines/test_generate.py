@@ -101,6 +101,18 @@ def test_an_earlier_run_is_not_replaced_unasked(
     assert run(place, tmp_path, *short, "--overwrite") == 0
 
 
+def test_files_of_others_and_inputs_stay(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "000.wav"
+    own.write_bytes((place / "sounds" / "000.wav").read_bytes())
+    assert run(place, tmp_path, "--num", "1", "--seconds", "0.3") == 2
+    assert "expected one without 000.wav" in capsys.readouterr().err
+    assert run(place, tmp_path, "--like", str(own), "--num", "1", "--overwrite") == 2
+    assert "inputs are never written to" in capsys.readouterr().err
+    assert own.read_bytes() == (place / "sounds" / "000.wav").read_bytes()
+
+
 def test_a_model_that_knows_no_labels_says_so(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
