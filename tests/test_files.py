@@ -157,6 +157,21 @@ def test_a_limit_in_bytes_holds(limit: int) -> None:
     assert 0.9 * limit <= len(compress(violin, shipped, max_bytes=limit)) <= limit
 
 
+@pytest.mark.slow
+def test_a_limit_in_bytes_holds_where_channels_share_sounds_unevenly() -> None:
+    """For twelve seconds three of four channels play the same, and the last is silent."""
+    shipped = load_model("base", vocoder=None)
+    violin = np.tile(read_audio(EXAMPLES / "violin_phrase.flac").waveform[0], 4)
+    split, stop = 12 * 44_100, 14 * 44_100
+    four = np.stack([violin[:stop]] * 4)
+    four[2, split:] = np.roll(violin, 9_000)[split:stop]
+    four[3, :split] = 0
+    four[3, split:] = np.roll(violin, 30_000)[split:stop]
+    for limit in (4_000, 9_000):
+        size = len(compress(Clip(four, 44_100), shipped, max_bytes=limit))
+        assert 0.9 * limit <= size <= limit
+
+
 def test_the_size_that_is_told_is_that_of_the_file(tmp_path: Path) -> None:
     shipped = load_model("base", vocoder=None)
     clip = read_audio(EXAMPLES / "crow.mp3")
