@@ -14,7 +14,6 @@ model of that identity decodes it.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
@@ -33,6 +32,7 @@ from audiovae.models.identity import CODEC_PREFIX, model_id
 from audiovae.models.normality import NORMALITY_PREFIX, NormalityClassifier
 from audiovae.models.vocoder import Vocoder
 from audiovae.pretrained import OWN_VOCODER, VOCODER, find_checkpoint, find_vocoder
+from audiovae.replacing import replacing
 
 _FORMAT = "audiovae"
 _FORMAT_VERSION = 1
@@ -313,12 +313,11 @@ def _save(
         "quality_scale": json.dumps([asdict(point) for point in quality_scale]),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
     tensors = {name: stored(tensor) for name, tensor in network.state_dict().items()}
     tensors.update(more or {})
     # Through bytes: save_file() makes files that only their owner can read.
-    temporary.write_bytes(save(tensors, metadata=metadata))
-    os.replace(temporary, path)
+    with replacing(path) as draft:
+        draft.write_bytes(save(tensors, metadata=metadata))
 
 
 def _refuse_pickle(path: Path) -> None:

@@ -7,7 +7,6 @@ of a chunk is up to a `Measurement`, and so is how chunks become a file. Channel
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from audiovae.chunks import batches_by_shape, chunk_range, core_range, padded_fr
 from audiovae.codec import require_grid
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioVAEError, ConfigError
+from audiovae.replacing import replacing
 from audiovae.reports import FileReport, SpanReport, file_report
 from audiovae.rows import stack_rows
 from audiovae.sources import plan_spans, probe_source, read_signal
@@ -203,13 +203,11 @@ def save_arrays(path: Path, arrays: Arrays) -> None:
 
     Same arrays, same bytes: `np.savez` would put the time of day into them.
     """
-    temporary = path.with_name(path.name + ".tmp")
-    with zipfile.ZipFile(temporary, "w") as archive:
+    with replacing(path) as draft, zipfile.ZipFile(draft, "w") as archive:
         for name, array in arrays.items():
             entry = zipfile.ZipInfo(f"{name}.npy", _EPOCH)
             with archive.open(entry, "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False)
-    os.replace(temporary, path)
 
 
 def load_arrays(path: Path) -> Arrays:

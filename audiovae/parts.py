@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from audiovae.codec import CodedChunk
+from audiovae.replacing import replacing
 from audiovae.stretches import Waveform
 
 _FIELDS = ("symbols_crc", "num_frames", "corrections_bytes", "channel", "index")
@@ -32,8 +32,7 @@ def save_part(path: Path, part: Part) -> None:
     payloads = [chunk.payload for chunk in part.chunks]
     facts = [[getattr(chunk, name) for name in _FIELDS] for chunk in part.chunks]
     empty = np.zeros((0, 0), np.float32)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as draft, draft.open("wb") as file:
         np.savez(
             file,
             payload=np.frombuffer(b"".join(payloads), np.uint8),
@@ -41,7 +40,6 @@ def save_part(path: Path, part: Part) -> None:
             facts=np.array(facts, np.int64).reshape(-1, len(_FIELDS)),
             sound=empty if part.sound is None else part.sound,
         )
-    os.replace(temporary, path)
 
 
 def load_part(path: Path) -> Part:

@@ -71,6 +71,11 @@ def detect_anomalies(
 
     The normal sounds calibrate the scores; nothing is trained, unless --adapt says so.
     """
+    from pipelines.detection.judging import RESULT_NAME, SCORES_NAME, SECONDS_NAME
+    from pipelines.detection.page import PAGE_NAME
+    from pipelines.runner.lock import require_ours
+    from pipelines.runner.storage import LocalStorage
+
     root = input_root(test)
     input_root(normal)
     if labels is not None and not labels.is_file():
@@ -78,6 +83,7 @@ def detect_anomalies(
     beside = Path(os.path.abspath(test.expanduser()))
     results = Path(os.path.abspath(output_dir or beside.parent / (beside.name + _OUTPUT_SUFFIX)))
     _require_apart(results, root, input_root(normal))
+    require_ours(LocalStorage(results), (PAGE_NAME, SCORES_NAME, SECONDS_NAME, RESULT_NAME))
     model = Path(checkpoint).stem
     if adapt is not None:
         from pipelines.detection.adapting import adapt as adapt_model

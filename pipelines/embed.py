@@ -68,10 +68,11 @@ def embed(
     allow_errors: AllowErrors = False,
 ) -> None:
     """Embed every clip of a directory, and draw a map on which alike sounds lie together."""
-    from pipelines.mapping.collection import collect, save_collection
-    from pipelines.mapping.page import MapFacts, write_map_page
-    from pipelines.runner.lock import OutputLock
+    from pipelines.mapping.collection import NPZ_NAME, PARQUET_NAME, collect, save_collection
+    from pipelines.mapping.page import PAGE_NAME, MapFacts, write_map_page
+    from pipelines.runner.lock import OutputLock, require_ours
     from pipelines.runner.recipe import weights_identity
+    from pipelines.runner.storage import LocalStorage
     from pipelines.training_display import CountingDisplay
 
     root = input_root(directory)
@@ -82,6 +83,7 @@ def embed(
             f"--output-dir: expected a directory that does not contain the input, got "
             f"'{results}'; choose another"
         )
+    require_ours(LocalStorage(results), (PAGE_NAME, NPZ_NAME, PARQUET_NAME))
     workforce = Workforce(checkpoint, executor, workers, device)
     status, files = measure_directory(directory, results / _VECTORS, "embedding", workforce)
     with OutputLock(results, root), CountingDisplay("collected") as display:

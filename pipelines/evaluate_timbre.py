@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from audiovae.commands import Interrupted, UsageProblem, end_process, run_command
+from audiovae.replacing import replacing
 
 if TYPE_CHECKING:
     from pipelines.evaluation.timbre_bench import TimbreBench, TimbreRow
@@ -177,12 +178,8 @@ def _facts(bench: TimbreBench, phrases: int, seed: int) -> list[str]:
 
 def _write(path: Path, content: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(content, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as draft:
+        draft.write_text(content, encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from audiovae.commands import (
     one_line,
     run_command,
 )
+from audiovae.replacing import replacing
 
 if TYPE_CHECKING:
     from audiovae.audio import Clip
@@ -239,9 +239,8 @@ def _write_facts(path: Path, request: Request, facts: dict[str, object]) -> None
         "steps": request.steps if request.start is not None else None,
         "sources": [one_line(source.name) for source in request.sources],
     }
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(facts | asked, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(facts | asked, indent=2) + "\n", encoding="utf-8")
 
 
 def _check(request: Request, output_dir: Path, overwrite: bool) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from audiovae.replacing import replacing
 from pipelines.report import page_environment, relative_url
 from pipelines.spectrogram_image import RANGE_DB, image_row, write_contact_sheet
 
@@ -60,7 +60,6 @@ def write_morph_page(output_dir: Path, sounds: Mapping[str, Path], facts: MorphF
         .render(facts=facts, seconds=longest, cards=cards, range_db=RANGE_DB)
     )
     path = output_dir / page_names(facts.kind)[0]
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as draft:
+        draft.write_text(page, encoding="utf-8")
     return path

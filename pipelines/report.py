@@ -21,6 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from audiovae.commands import one_line
 from audiovae.errors import AudioVAEError
+from audiovae.replacing import replacing
 from pipelines.runner.desk import REPORT_NAME
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
@@ -127,9 +128,8 @@ def write_report(
         )
     )
     path = folder / REPORT_NAME
-    temporary = folder / f".{REPORT_NAME}.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as draft:
+        draft.write_text(page, encoding="utf-8")
     return path
 
 

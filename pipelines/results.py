@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from audiovae.commands import UsageProblem, is_input
+from audiovae.replacing import replacing
 
 
 def require_new(
@@ -41,9 +42,5 @@ def write_results(results: Path, contents: Mapping[str, bytes]) -> None:
     """Write files by name."""
     results.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
-        temporary = results / f".{name}.tmp"
-        try:
-            temporary.write_bytes(content)
-            os.replace(temporary, results / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(results / name) as draft:
+            draft.write_bytes(content)

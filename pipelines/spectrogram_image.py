@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from audiovae.audio import read_audio
 from audiovae.config import SpectrogramConfig
+from audiovae.replacing import replacing
 from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db, mel_filterbank
 
 SHOWN_SECONDS: Final = 20.0
@@ -113,9 +114,13 @@ def write_contact_sheet(
         size = (width, _TILE_PIXELS[1])
         sheet.paste(shown.image.convert("RGB").resize(size, Image.Resampling.BOX), (left, top))
         pen.text((left, top + _TILE_PIXELS[1] + 2), label, fill="black", font=font)
-    temporary = path.with_name(f".{path.name}.tmp")
-    sheet.save(temporary, format="PNG", optimize=True)
-    os.replace(temporary, path)
+    save_png(sheet, path)
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write an image, whole or not at all."""
+    with replacing(path) as draft:
+        image.save(draft, format="PNG", optimize=True)
 
 
 @lru_cache(maxsize=1)

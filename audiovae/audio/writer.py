@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from pathlib import Path
 from typing import Literal, TypeAlias
 
@@ -22,6 +21,7 @@ from audiovae.audio.values import (
     unwritable,
 )
 from audiovae.errors import AudioWriteError, ShapeError
+from audiovae.replacing import draft_of
 
 AudioFormat: TypeAlias = Literal["wav", "flac", "ogg"]
 
@@ -70,7 +70,7 @@ class AudioWriter:
         self.num_samples = 0
         self._channels = num_channels
         _check_limits(self.path, self.format, sample_rate, num_channels)
-        self._temporary = self.path.with_name(f".{uuid.uuid4().hex[:16]}.part")
+        self._temporary = draft_of(self.path)
         bits = 24 if bit_depth > 16 else 16
         try:
             if self.format == "wav":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import zlib
@@ -15,6 +14,7 @@ from audiovae.codec.container import CRC_BYTES, MAGIC, MAX_PAYLOAD_BYTES, VERSIO
 from audiovae.codec.header import AvaeHeader
 from audiovae.codec.integers import write_varint
 from audiovae.codec.types import CodedChunk
+from audiovae.replacing import replacing
 
 _SPOOL_BYTES = 1 << 20
 
@@ -92,15 +92,11 @@ class AvaeWriter:
                 self._write(self._target)
 
     def _write_path(self, path: Path) -> None:
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            with temporary.open("wb") as file:
+            with replacing(path) as draft, draft.open("wb") as file:
                 self._write(file)
-            os.replace(temporary, path)
         except OSError as error:
             raise unwritable(path, error) from error
-        finally:
-            temporary.unlink(missing_ok=True)
 
     def _write(self, file: IO[bytes]) -> None:
         body = self.header.to_bytes()

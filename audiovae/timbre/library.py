@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from audiovae.audio import claims_to_be_audio
 from audiovae.errors import AudioWriteError, CheckpointError, ConfigError
+from audiovae.replacing import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -177,11 +178,10 @@ class TimbreLibrary:
             AudioWriteError: If it cannot be written.
         """
         path = self.require_new(name, overwrite=overwrite)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            temporary.write_bytes(data)
-            os.replace(temporary, path)
+            with replacing(path) as draft:
+                draft.write_bytes(data)
         except OSError as error:
             raise AudioWriteError(f"{path}: cannot write it: {error.strerror}") from error
         return path

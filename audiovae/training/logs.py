@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from audiovae.replacing import replacing
 
 
 class CsvLog:
@@ -43,9 +44,8 @@ class CsvLog:
         writer = csv.DictWriter(content, self._columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-        temporary = self._path.with_name(self._path.name + ".tmp")
-        temporary.write_text(content.getvalue(), encoding="utf-8", newline="")
-        os.replace(temporary, self._path)
+        with replacing(self._path) as draft:
+            draft.write_text(content.getvalue(), encoding="utf-8", newline="")
 
 
 def _whole_rows(path: Path, step: int) -> list[dict[str, str]]:

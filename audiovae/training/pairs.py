@@ -10,7 +10,6 @@ those that are missing.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from torch import Tensor
 
 from audiovae.config import ModelConfig, PairsConfig, SpectrogramConfig
 from audiovae.errors import ConfigError
+from audiovae.replacing import replacing
 from audiovae.spectrogram import log_mel_spectrogram
 from audiovae.training.instruments import (
     Instrument,
@@ -267,7 +267,5 @@ def _phrase_path(folder: Path, index: int) -> Path:
 
 
 def _save(path: Path, clips: Tensor) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with replacing(path) as draft, draft.open("wb") as file:
         np.save(file, clips.numpy())
-    os.replace(temporary, path)

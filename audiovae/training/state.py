@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import pickle
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from torch import nn
 
 from audiovae.config import ModelConfig, TrainingConfig
 from audiovae.errors import CheckpointError, ConfigError
+from audiovae.replacing import replacing
 
 STATE_NAME = "state.pt"
 CONFIG_NAME = "config.json"
@@ -112,12 +112,8 @@ class RunState:
             "torch_random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state_all() if on_gpu else [],
         }
-        temporary = run_dir / f"{STATE_NAME}.tmp"
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, run_dir / STATE_NAME)
+        with replacing(run_dir / STATE_NAME, durable=True) as draft:
+            torch.save(state, draft)
 
     def restore(self, run_dir: Path) -> None:
         """Read what `save` wrote.
@@ -155,9 +151,8 @@ class RunState:
 
 def save_run_config(config: ModelConfig, run_dir: Path) -> None:
     """Write the run's whole config, as a record and for `resumed_config`."""
-    temporary = run_dir / f"{CONFIG_NAME}.tmp"
-    temporary.write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, run_dir / CONFIG_NAME)
+    with replacing(run_dir / CONFIG_NAME) as draft:
+        draft.write_text(config.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 def resumed_config(config: ModelConfig, run_dir: Path) -> ModelConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from audiovae.analysis.anomaly import Detector, Threshold
     from audiovae.analysis.detection_curve import DetectionCurve
     from pipelines.measured import MeasuredFile, Profiles
+from audiovae.replacing import replacing
 
 SCORES_NAME: Final = "scores.csv"
 SECONDS_NAME: Final = "seconds.jsonl"
@@ -81,8 +81,8 @@ def judge_files(
     threshold = detector.threshold(false_alarm_rate)
     verdicts: list[Verdict] = []
     with (
-        _replacing(output_dir / SCORES_NAME) as scores,
-        _replacing(output_dir / SECONDS_NAME) as seconds,
+        _text_replacing(output_dir / SCORES_NAME) as scores,
+        _text_replacing(output_dir / SECONDS_NAME) as seconds,
     ):
         table = csv.writer(scores, lineterminator="\n")
         table.writerow(("file", "score", "share_of_normal", "alarm", "worst_second", "view"))
@@ -106,7 +106,7 @@ def judge_files(
             seconds.write(_line(file.name, by_second.tolist()))
             progress(index + 1, len(files))
     judgement = _judgement(verdicts, detector, threshold, false_alarm_rate)
-    with _replacing(output_dir / RESULT_NAME) as result:
+    with _text_replacing(output_dir / RESULT_NAME) as result:
         json.dump(_facts(judgement), result, indent=2)
         result.write("\n")
     return judgement
@@ -164,9 +164,10 @@ def _facts(judgement: Judgement) -> dict[str, object]:
 
 
 @contextmanager
-def _replacing(path: Path) -> Iterator[TextIO]:
-    """A file that takes its place when it is whole."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+def _text_replacing(path: Path) -> Iterator[TextIO]:
+    """A text file that takes its place when it is whole."""
+    with (
+        replacing(path) as draft,
+        draft.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         yield file
-    os.replace(temporary, path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,15 @@ import numpy as np
 
 from audiovae.analysis.profile import CELL_FRAMES
 from audiovae.config import SpectrogramConfig
+from audiovae.replacing import replacing
 from pipelines.report import page_environment, relative_url
-from pipelines.spectrogram_image import RANGE_DB, colour_scale, frequency_ticks, shaded_image
+from pipelines.spectrogram_image import (
+    RANGE_DB,
+    colour_scale,
+    frequency_ticks,
+    save_png,
+    shaded_image,
+)
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -81,9 +87,8 @@ def write_anomaly_page(
         )
     )
     path = output_dir / PAGE_NAME
-    temporary = output_dir / f".{PAGE_NAME}.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as draft:
+        draft.write_text(page, encoding="utf-8")
     return path
 
 
@@ -134,9 +139,7 @@ def _picture(output_dir: Path, rank: int, kind: str, image: Any) -> str:
     folder = output_dir / HEAT_FOLDER
     folder.mkdir(exist_ok=True)
     path = folder / f"{rank:03d}_{kind}.png"
-    temporary = path.with_name(f".{path.name}.tmp")
-    image.save(temporary, format="PNG", optimize=True)
-    os.replace(temporary, path)
+    save_png(image, path)
     return relative_url(path, output_dir)
 
 

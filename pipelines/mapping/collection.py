@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiovae.commands import UsageProblem, one_line
+from audiovae.replacing import replacing
 
 if TYPE_CHECKING:
     from pipelines.measured import MeasuredFile
@@ -108,8 +109,8 @@ def save_collection(collection: Collection, output_dir: Path) -> None:
         ],
         metadata={"checkpoint": collection.checkpoint, "weights": collection.weights},
     )
-    temporary = output_dir / f".{PARQUET_NAME}.tmp"
-    with parquet.ParquetWriter(temporary, schema) as writer:
+    path = output_dir / PARQUET_NAME
+    with replacing(path) as draft, parquet.ParquetWriter(draft, schema) as writer:
         for start in range(0, len(collection), _ROWS_PER_GROUP):
             rows = slice(start, start + _ROWS_PER_GROUP)
             flat = arrow.array(collection.vectors[rows].ravel())
@@ -120,7 +121,6 @@ def save_collection(collection: Collection, output_dir: Path) -> None:
                 arrow.FixedSizeListArray.from_arrays(flat, width),
             ]
             writer.write_table(arrow.Table.from_arrays(columns, schema=schema))
-    os.replace(temporary, output_dir / PARQUET_NAME)
 
 
 def load_collection(output_dir: Path) -> Collection:

@@ -7,7 +7,6 @@ small collections, else it is played from where it lies.
 from __future__ import annotations
 
 import base64
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiovae.commands import one_line
+from audiovae.replacing import replacing
 from pipelines.report import page_environment, relative_url
 
 if TYPE_CHECKING:
@@ -99,9 +99,8 @@ def write_map_page(
         )
     )
     path = output_dir / PAGE_NAME
-    temporary = output_dir / f".{PAGE_NAME}.tmp"
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as draft:
+        draft.write_text(page, encoding="utf-8")
     return path
 
 

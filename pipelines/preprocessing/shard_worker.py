@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioReadError
+from audiovae.replacing import sync_to_disk
 from audiovae.training.shard_index import LOG_MEL_DIR, WAVEFORM_DIR, ShardRow
 from pipelines.preprocessing.records import format_note
 from pipelines.preprocessing.shard_directory import NOTES_DIR
 from pipelines.preprocessing.shard_plan import ShardTask, shard_name, tasks_of
-from pipelines.runner.storage import LocalStorage, Storage, sync_to_disk
+from pipelines.runner.storage import LocalStorage, Storage
 from pipelines.runner.units import FileDone, FileFailed, Outcome, Pack, Unit, failure
 from pipelines.runner.work_folder import remove_orphans
 

@@ -20,7 +20,6 @@ import audiovae
 from audiovae.commands import (
     ExitStatus,
     Interrupted,
-    UsageProblem,
     complain,
     counted,
     one_line,
@@ -33,7 +32,7 @@ from pipelines.runner.ferry import FerryPlace, ferried
 from pipelines.runner.inputs import Source, locate, survey
 from pipelines.runner.ledger import Ledger
 from pipelines.runner.local import LocalRunner, available_cores, default_workers, resolve_device
-from pipelines.runner.lock import LOCK_NAME
+from pipelines.runner.lock import require_ours
 from pipelines.runner.plan import OutputGuard, examine
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
@@ -80,7 +79,8 @@ def run_batch(options: BatchOptions) -> ExitStatus:
     source = locate(options.input)
     output = open_storage(str(options.output_dir or source.default_output))
     found = survey(source, output)
-    _require_ours(output, overwrite=options.overwrite)
+    if not options.overwrite:
+        require_ours(output, _BOOKS, remedy="choose another, or add --overwrite")
     recipe_key = options.recipe.key
     if options.dry_run:
         with books_to_read(output) as books:
@@ -94,18 +94,6 @@ def run_batch(options: BatchOptions) -> ExitStatus:
         same_root = desk.previous_root in ("", source.storage.name)
         ledger = Ledger(desk, found, recipe_key, same_root=same_root)
         return _Batch(options, source, output, desk, ledger).run(stop)
-
-
-def _require_ours(output: Storage, *, overwrite: bool) -> None:
-    """Refuse books that no run of ours can have written: it leaves its lock beside them."""
-    if overwrite or output.exists(LOCK_NAME):
-        return
-    if there := [name for name in _BOOKS if output.exists(name)]:
-        raise UsageProblem(
-            "--output-dir: expected a new directory or that of an earlier run, got "
-            f"'{output.name}' with {', '.join(there)} of something else; choose another, or add "
-            "--overwrite"
-        )
 
 
 class _Batch:

@@ -16,7 +16,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from itertools import pairwise
 from types import TracebackType
 from typing import Final, cast
 
+from audiovae.replacing import replacing
 from pipelines.runner.desk import MANIFEST_NAME, Books
 from pipelines.runner.inputs import Found
 from pipelines.runner.rows import Row, is_unchanged, listed_outputs, numbers, parse_line
@@ -160,20 +160,17 @@ class Ledger:
             before < after for (_, before), (_, after) in pairwise(self._final_order())
         ):
             return False
-        temporary = self._path.with_name(f".{MANIFEST_NAME}.tmp")
         self._num_lines = self._end = 0
-        with self._path.open("rb") as source, temporary.open("wb") as target:
-            for path, offset in self._final_order():
-                source.seek(offset)
-                line = source.readline()
-                target.write(line)
-                if (position := self._index.get(path)) is not None:
-                    self._offsets[position] = self._end
-                self._end += len(line)
-                self._num_lines += 1
-            target.flush()
-            os.fsync(target.fileno())
-        temporary.replace(self._path)
+        with replacing(self._path, durable=True) as draft:
+            with self._path.open("rb") as source, draft.open("wb") as target:
+                for path, offset in self._final_order():
+                    source.seek(offset)
+                    line = source.readline()
+                    target.write(line)
+                    if (position := self._index.get(path)) is not None:
+                        self._offsets[position] = self._end
+                    self._end += len(line)
+                    self._num_lines += 1
         return True
 
     # --- inside ------------------------------------------------------------------------

@@ -10,10 +10,15 @@ import fcntl
 import json
 import os
 import socket
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from audiovae.commands import UsageProblem
 from pipelines.runner.stopping import FatalProblem
+
+if TYPE_CHECKING:
+    from pipelines.runner.storage import Storage
 
 LOCK_NAME: Final = ".audiovae.lock"
 
@@ -76,3 +81,25 @@ def _read(descriptor: int) -> dict[str, object]:
     except ValueError:
         return {}
     return facts if isinstance(facts, dict) else {}
+
+
+def require_ours(
+    output: Storage, names: Sequence[str], remedy: str = "choose another directory"
+) -> None:
+    """Refuse files that no run of ours can have written: it leaves its lock beside them.
+
+    Args:
+        output: Where a command is about to write.
+        names: Of the files that it would replace there.
+        remedy: What the user can do.
+
+    Raises:
+        UsageProblem: If some are there, and no lock.
+    """
+    if output.exists(LOCK_NAME):
+        return
+    if there := [name for name in names if output.exists(name)]:
+        raise UsageProblem(
+            "--output-dir: expected a new directory or that of an earlier run, got "
+            f"'{output.name}' with {', '.join(there)} of something else; {remedy}"
+        )

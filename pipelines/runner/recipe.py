@@ -108,6 +108,14 @@ class Recipe:
         text = json.dumps({"version": _RECIPE_VERSION, **facts}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
+    @property
+    def asked_size(self) -> str:
+        """How large a file may be, for readers."""
+        asked = [f"{self.kbps:g} kbps"] if self.kbps else []
+        if self.max_bytes:
+            asked.append(f"at most {self.max_bytes} bytes")
+        return ", ".join(asked) + " a file" if asked else f"quality {self.quality} of 8"
+
     def outputs_for(self, source: str) -> tuple[tuple[str, str], ...]:
         """`(product, path below the output directory)` of every output of `source`.
 

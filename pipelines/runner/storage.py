@@ -7,7 +7,6 @@ directory, uploaded whole below a URI. So nothing half-written is ever seen, her
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import shutil
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import unquote
 
 from audiovae.commands import UsageProblem
+from audiovae.replacing import replacing
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -148,12 +148,8 @@ class LocalStorage:
         """Write a small file, safe from a crash of the machine, and rename it into place."""
         destination = self.root / path
         destination.parent.mkdir(parents=True, exist_ok=True)
-        temporary = destination.with_name(f".{destination.name}.tmp")
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, destination)
+        with replacing(destination, durable=True) as draft:
+            draft.write_text(text, encoding="utf-8")
 
     def size(self, path: str) -> int | None:
         """Bytes of a file, None if there is none."""
@@ -195,18 +191,6 @@ def require_shared(*storages: Storage) -> None:
                 f"expected a place that every worker sees, got {storage.name}; "
                 "use --executor local with memory://"
             )
-
-
-def sync_to_disk(file: Path) -> None:
-    """Make sure that a finished file survives a crash of the machine."""
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:  # some network file systems cannot
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(descriptor)
 
 
 def _path_of(uri: str, scheme: str) -> Path:

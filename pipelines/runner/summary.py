@@ -6,13 +6,13 @@ It is written last and removed first, so it is there exactly if the batch is fin
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from audiovae.replacing import replacing
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
 from pipelines.runner.rows import Row
@@ -143,9 +143,8 @@ def write_summary(
         ),
     }
     path = folder / SUMMARY_NAME
-    temporary = folder / f".{SUMMARY_NAME}.tmp"
-    temporary.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return path
 
 

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from audiovae.config import ModelConfig, parse_config
 from audiovae.config_reading import first_problem, read_tables
 from audiovae.errors import ConfigError
+from audiovae.replacing import replacing
 from audiovae.training.initial import InitialWeights, initial_weights
 from pipelines.training.corpora import TrainingData
 from pipelines.training.shipping import ship
@@ -239,8 +240,6 @@ class RecipeRun:
 
     def _write_record(self) -> None:
         names = [stage.name for stage in self._recipe.stages]
-        temporary = self._record.with_name(f"{RECORD_NAME}.tmp")
-        temporary.write_text(
-            json.dumps({"stages": names, "finished": self._finished}) + "\n", encoding="utf-8"
-        )
-        os.replace(temporary, self._record)
+        record = json.dumps({"stages": names, "finished": self._finished})
+        with replacing(self._record) as draft:
+            draft.write_text(record + "\n", encoding="utf-8")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 from audiovae.checkpoint import load_checkpoint
+from audiovae.replacing import replacing
 from audiovae.training.card import CURVES_NAME, model_card
 from audiovae.training.initial import DISCRIMINATORS_NAME, MODEL_NAME, VOCODER_NAME
 
@@ -55,6 +55,5 @@ def _copy_images(directory: Path, output_dir: Path) -> list[str]:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(target.name + ".tmp")
-    shutil.copyfile(source, temporary)
-    os.replace(temporary, target)
+    with replacing(target) as draft:
+        shutil.copyfile(source, draft)

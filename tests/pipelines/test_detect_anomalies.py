@@ -155,3 +155,17 @@ def test_a_missing_folder_is_explained(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["--normal", str(tmp_path / "no"), "--test", str(tmp_path)]) == 2
     assert "does not exist" in capsys.readouterr().err
     assert os.listdir(tmp_path) == []
+
+
+def test_scores_of_something_else_are_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("normal", "test"):
+        (tmp_path / name).mkdir()
+    scores = output(tmp_path) / "scores.csv"
+    scores.parent.mkdir()
+    scores.write_text("mine")
+    arguments = ["--normal", str(tmp_path / "normal"), "--test", str(tmp_path / "test")]
+    assert main(arguments) == 2
+    assert "with scores.csv of something else" in capsys.readouterr().err
+    assert scores.read_text() == "mine"

@@ -136,3 +136,15 @@ def collection_of(names: tuple[str, ...]) -> tuple[Collection, np.ndarray]:
     pictures = random.integers(0, 255, (len(names), 32, 64)).astype(np.uint8)
     seconds = np.ones(len(names))
     return Collection(names, labels, vectors, seconds, Path("/sounds"), "base", "0"), pictures
+
+
+def test_embed_leaves_a_page_of_something_else_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "sounds").mkdir()
+    page = tmp_path / "other" / "map.html"
+    page.parent.mkdir()
+    page.write_text("mine")
+    assert main([str(tmp_path / "sounds"), "--output-dir", str(page.parent)]) == 2
+    assert "with map.html of something else" in capsys.readouterr().err
+    assert page.read_text() == "mine"

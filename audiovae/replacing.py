@@ -1,0 +1,47 @@
+"""Files that take their names when they are whole, and not before."""
+
+from __future__ import annotations
+
+import errno
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
+    """Context that gives a path to write to, and makes it `path` at the end.
+
+    If the block fails, what it wrote is removed and `path` is as it was.
+
+    Args:
+        path: Where the file belongs; its directory exists.
+        durable: Whether it must survive a crash of the machine from then on.
+    """
+    draft = draft_of(path)
+    try:
+        yield draft
+        if durable:
+            sync_to_disk(draft)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def draft_of(path: Path) -> Path:
+    """A hidden path beside `path` that nobody else writes to; short, whatever the name."""
+    return path.with_name(f".{uuid.uuid4().hex[:16]}.part")
+
+
+def sync_to_disk(file: Path) -> None:
+    """Make sure that a finished file survives a crash of the machine."""
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # some network file systems cannot
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
