@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from threading import Lock
 
 from torch import Tensor
 
 from audiovae.audio import AudioReader, ResampledReader
 from audiovae.checkpoint import Model, QualityPoint
 from audiovae.chunks import chunk_range
-from audiovae.codec import chunk_bytes, head_bytes
+from audiovae.codec import AvaeHeader, chunk_bytes, head_bytes
 from audiovae.compressed import file_header
 from audiovae.errors import ConfigError
 from audiovae.reconstruct import Reconstructor
@@ -23,6 +25,8 @@ TOLERANCE = 0.02
 """A search ends this close to the target, relative."""
 _MAX_TRIALS = 8
 _MAX_SAMPLED_CHUNKS = 64
+_MEASURED_TOGETHER = 16
+_MAX_CORRECTIONS = 4
 _TOLD_DEVIATION = 0.05
 _MAX_SEARCHES_KEPT = 64
 _SMALLEST_STEP = 1e-3  # in log lambda: closer trials make the same file
@@ -112,7 +116,7 @@ def choose_log_lambda(
     """Search the lambda for one audio file: a function of the file alone, not of any part of it.
 
     Files of up to `_MAX_SAMPLED_CHUNKS` chunks are measured whole, longer ones on that many
-    chunks spread evenly; a limit in bytes is always measured on the whole file.
+    chunks spread evenly; a limit in bytes is then confirmed on the whole file.
 
     Args:
         model: With a quality scale.
@@ -134,39 +138,27 @@ def choose_log_lambda(
             f"{model.name} without; choose another model"
         )
     lowest = math.log(quality.min_lambda)
+    highest = math.log(quality.max_lambda)
     header = file_header(model, source.info, (), lowest, 0)
     seconds = header.duration_seconds
     asked = [kbps * 125 * seconds if kbps is not None else math.inf, max_bytes or math.inf]
     target = min(asked)
-    every = max_bytes is not None or header.num_chunks <= _MAX_SAMPLED_CHUNKS
-    count = header.num_chunks if every else _MAX_SAMPLED_CHUNKS
-    picked = sorted({i * header.num_chunks // count for i in range(count)})
-    chunks = [_sampled_chunk(source, model, index) for index in picked]
-    kept = set(alike_throughout([chunk.sources for chunk in chunks]))
-    log_mels = [log_mel for chunk in chunks for log_mel in chunk.log_mels.values()]
-    # Channels that are alike in one chunk only share its code, which is stored for each of them.
-    stored = [
-        sum(chunk.sources[channel] == one for channel in kept)
-        for chunk in chunks
-        for one in chunk.log_mels
-    ]
-    # Which channels are copies takes a byte each.
-    copies = header.num_channels if len(kept) < header.num_channels else 0
-    fixed = head_bytes(header) + copies
 
-    def measure(log_lambda: float) -> float:
-        sizes = reconstructor.payload_bytes(log_mels, log_lambda)
-        total = sum(chunk_bytes(size) * times for size, times in zip(sizes, stored, strict=True))
-        return fixed + total * header.num_chunks / len(picked)
+    def search(goal: float) -> RatePoint:
+        return search_log_lambda(
+            sampled.num_bytes,
+            goal,
+            model.quality_scale,
+            (lowest, highest),
+            goal / 125 / seconds,
+            at_most=max_bytes is not None,
+        )
 
-    found = search_log_lambda(
-        measure,
-        target,
-        model.quality_scale,
-        (lowest, math.log(quality.max_lambda)),
-        target / 125 / seconds,
-        at_most=max_bytes is not None,
-    )
+    sampled = _SampledChunks(model, reconstructor, source, header, _MAX_SAMPLED_CHUNKS)
+    found = search(target)
+    if max_bytes is not None and not sampled.are_all:
+        whole = _SampledChunks(model, reconstructor, source, header, header.num_chunks)
+        found = _within_limit(whole.num_bytes, search, target, lowest)
     reached = found.num_bytes / 125 / seconds
     note = ""
     if max_bytes is not None and found.num_bytes > max_bytes:
@@ -177,15 +169,58 @@ def choose_log_lambda(
     return found.log_lambda, note
 
 
+def _within_limit(
+    measure: Callable[[float], float],
+    search: Callable[[float], RatePoint],
+    limit: float,
+    lowest: float,
+) -> RatePoint:
+    """Find a lambda whose true bytes are within a limit, by searches that only estimate them.
+
+    Args:
+        measure: True bytes that a log lambda makes; slow.
+        search: Finds the lambda of at most so many estimated bytes.
+        limit: In bytes.
+        lowest: The smallest log lambda.
+
+    Returns:
+        The lambda and its true bytes; the smallest lambda if nothing is within the limit.
+    """
+    best: RatePoint | None = None
+    tried: set[float] = set()
+    factor = 1.0  # true bytes by estimated ones, where they were last compared
+    for _ in range(_MAX_CORRECTIONS):
+        guess = search(limit / factor)
+        if guess.log_lambda in tried:
+            break
+        tried.add(guess.log_lambda)
+        point = RatePoint(guess.log_lambda, measure(guess.log_lambda))
+        if point.num_bytes <= limit and (best is None or point.num_bytes > best.num_bytes):
+            best = point
+        if (1 - 2 * TOLERANCE) * limit <= point.num_bytes <= limit:
+            break
+        factor = (1 + TOLERANCE / 4) * point.num_bytes / guess.num_bytes
+    return best or RatePoint(lowest, measure(lowest))
+
+
+@dataclass
+class _Search:
+    """What was found for a file, by whoever asked first."""
+
+    lock: Lock = field(default_factory=Lock)
+    found: tuple[float, str] | None = None
+
+
 class LambdaSearch:
-    """The lambda of each file of a batch, searched once a file however many spans it has."""
+    """The lambda of each file of a batch, searched once, whatever spans and threads ask for it."""
 
     def __init__(
         self, model: Model, reconstructor: Reconstructor, kbps: float | None, max_bytes: int | None
     ) -> None:
         self._model, self._reconstructor = model, reconstructor
         self._kbps, self._max_bytes = kbps, max_bytes
-        self._found: dict[tuple[Path, int, int], tuple[float, str]] = {}
+        self._searches: dict[tuple[Path, int, int], _Search] = {}
+        self._lock = Lock()
 
     def find(self, source: Path) -> tuple[float, str]:
         """What `choose_log_lambda` gives for a file.
@@ -196,17 +231,21 @@ class LambdaSearch:
         """
         facts = source.stat()
         key = (source, facts.st_size, facts.st_mtime_ns)
-        found = self._found.get(key)
-        if found is None:
-            rate = self._model.config.spectrogram.sample_rate
-            with AudioReader(source) as raw, ResampledReader(raw, rate) as reader:
-                found = choose_log_lambda(
-                    self._model, self._reconstructor, reader, self._kbps, self._max_bytes
-                )
-            if len(self._found) >= _MAX_SEARCHES_KEPT:
-                self._found = {}
-            self._found[key] = found
-        return found
+        with self._lock:
+            if key not in self._searches and len(self._searches) >= _MAX_SEARCHES_KEPT:
+                self._searches = {}
+            search = self._searches.setdefault(key, _Search())
+        with search.lock:  # others who ask for this file wait; for other files they need not
+            if search.found is None:
+                search.found = self._search(source)
+            return search.found
+
+    def _search(self, source: Path) -> tuple[float, str]:
+        rate = self._model.config.spectrogram.sample_rate
+        with AudioReader(source) as raw, ResampledReader(raw, rate) as reader:
+            return choose_log_lambda(
+                self._model, self._reconstructor, reader, self._kbps, self._max_bytes
+            )
 
 
 @dataclass(frozen=True)
@@ -222,14 +261,59 @@ class _SampledChunk:
     log_mels: dict[int, Tensor]
 
 
-def _sampled_chunk(source: ResampledReader, model: Model, index: int) -> _SampledChunk:
-    config = model.config.spectrogram
-    stretch = Stretch(source.num_samples, index, index + 1)
-    frames = chunk_range(index, stretch.frames(config))
-    start, stop = stretch.samples_needed(config)
-    signal = Signal(stretch, source.read(start, stop), config, start)
-    sources = signal.sources_in(index)
-    here = sorted(set(sources))
-    read = held_samples(signal.waveform[here], start)
-    log_mel = log_mel_window(read, stretch.num_samples, frames.start, frames.stop, config)
-    return _SampledChunk(sources, dict(zip(here, log_mel, strict=True)))
+class _SampledChunks:
+    """Chunks of a file, spread evenly over it, and the bytes that the file has by them."""
+
+    def __init__(
+        self,
+        model: Model,
+        reconstructor: Reconstructor,
+        source: ResampledReader,
+        header: AvaeHeader,
+        count: int,
+    ) -> None:
+        total = header.num_chunks
+        self._indices = sorted({i * total // count for i in range(count)})
+        self._model, self._reconstructor = model, reconstructor
+        self._source, self._header = source, header
+        # More than a few are read anew by each trial: ten hours of log-mels fill gigabytes.
+        few = len(self._indices) <= _MAX_SAMPLED_CHUNKS
+        self._kept = list(map(self._read, self._indices)) if few else None
+
+    @property
+    def are_all(self) -> bool:
+        """Whether no chunk is left out."""
+        return len(self._indices) == self._header.num_chunks
+
+    def num_bytes(self, log_lambda: float) -> float:
+        """Bytes of the whole file, if the other chunks are as these."""
+        sources: list[tuple[int, ...]] = []
+        sizes: list[dict[int, int]] = []
+        chunks = iter(map(self._read, self._indices) if self._kept is None else self._kept)
+        while batch := list(islice(chunks, _MEASURED_TOGETHER)):
+            log_mels = [log_mel for chunk in batch for log_mel in chunk.log_mels.values()]
+            payloads = iter(self._reconstructor.payload_bytes(log_mels, log_lambda))
+            for chunk in batch:
+                sources.append(chunk.sources)
+                sizes.append({one: chunk_bytes(next(payloads)) for one in chunk.log_mels})
+        kept = set(alike_throughout(sources))
+        # Channels that are alike in one chunk only share its code, which is stored for each.
+        total = sum(
+            own[of[channel]] for of, own in zip(sources, sizes, strict=True) for channel in kept
+        )
+        # Which channels are copies takes a byte each.
+        copies = self._header.num_channels if len(kept) < self._header.num_channels else 0
+        share = len(self._indices) / self._header.num_chunks
+        return head_bytes(self._header) + copies + total / share
+
+    def _read(self, index: int) -> _SampledChunk:
+        source, config = self._source, self._model.config.spectrogram
+        stretch = Stretch(source.num_samples, index, index + 1)
+        frames = chunk_range(index, stretch.frames(config))
+        start, stop = stretch.samples_needed(config)
+        signal = Signal(stretch, source.read(start, stop), config, start)
+        sources = signal.sources_in(index)
+        here = sorted(set(sources))
+        read = held_samples(signal.waveform[here], start)
+        log_mel = log_mel_window(read, stretch.num_samples, frames.start, frames.stop, config)
+        return _SampledChunk(sources, dict(zip(here, log_mel, strict=True)))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
+
+_SUFFIX: Final = ".part"
 
 
 @contextmanager
@@ -18,7 +22,8 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
     Args:
         path: Where the file belongs; its directory exists.
-        durable: Whether it must survive a crash of the machine from then on.
+        durable: Whether it must be on the disk before it takes its name, so that a crash of the
+            machine leaves it or what was there before, and nothing between.
     """
     draft = draft_of(path)
     try:
@@ -32,7 +37,16 @@ def replacing(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 def draft_of(path: Path) -> Path:
     """A hidden path beside `path` that nobody else writes to; short, whatever the name."""
-    return path.with_name(f".{uuid.uuid4().hex[:16]}.part")
+    return path.with_name(f".{uuid.uuid4().hex[:16]}{_SUFFIX}")
+
+
+def remove_stale_drafts(directory: Path, seconds: float) -> None:
+    """Remove drafts that killed processes left in a directory, last written so long ago."""
+    now = time.time()
+    for draft in directory.glob(f".*{_SUFFIX}"):
+        with suppress(OSError):
+            if now - draft.stat().st_mtime > seconds:
+                draft.unlink()
 
 
 def sync_to_disk(file: Path) -> None:

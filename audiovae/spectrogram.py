@@ -212,19 +212,29 @@ def _margin(config: SpectrogramConfig) -> int:
 
 def _frames_to_log_mel(padded: Tensor, config: SpectrogramConfig) -> Tensor:
     """`[channel, sample]` with its margins to `[channel, mel, frame]`, block by block."""
-    frames = padded.unfold(1, config.window_samples, config.hop_samples).flatten(0, 1)
-    total = frames.shape[0]
+    frames = padded.unfold(1, config.window_samples, config.hop_samples)  # a view
+    total = frames.shape[0] * frames.shape[1]
     size = _BLOCK_FRAMES_CPU if padded.device.type == "cpu" else min(_BLOCK_FRAMES_GPU, total)
     window = hann_window(config.window_samples, padded.device)
     groups = _band_groups(config, padded.device)
     blocks = []
     with torch.autocast(padded.device.type, enabled=False):  # half precision has no place here
         for start in range(0, total, size):
-            block = frames[start : start + size] * window
+            block = _flat_rows(frames, start, min(start + size, total)) * window
             blocks.append(_block_to_mel(block, size, groups))
     log_mel = torch.cat(blocks).clamp_(min=config.floor).log_()
     shape = (padded.shape[0], -1, config.num_mels)
     return log_mel.reshape(shape).transpose(1, 2).contiguous()
+
+
+def _flat_rows(frames: Tensor, start: int, stop: int) -> Tensor:
+    """Rows of `[channel, frame, sample]` as of `flatten(0, 1)`, which would copy all of them."""
+    count = frames.shape[1]
+    rows = [
+        frames[channel, max(0, start - channel * count) : stop - channel * count]
+        for channel in range(start // count, -(-stop // count))
+    ]
+    return rows[0] if len(rows) == 1 else torch.cat(rows)
 
 
 def _block_to_mel(block: Tensor, size: int, groups: tuple[_BandGroup, ...]) -> Tensor:

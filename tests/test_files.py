@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from audiovae import rate
 from audiovae.audio import Clip, read_audio, write_audio
 from audiovae.checkpoint import Model, load_model
 from audiovae.codec import AvaeReader
@@ -170,6 +171,22 @@ def test_a_limit_in_bytes_holds_where_channels_share_sounds_unevenly() -> None:
     for limit in (4_000, 9_000):
         size = len(compress(Clip(four, 44_100), shipped, max_bytes=limit))
         assert 0.9 * limit <= size <= limit
+
+
+@pytest.mark.slow
+def test_a_limit_in_bytes_holds_where_only_some_chunks_are_searched(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The chunks that are looked at, every second one, are the quiet ones."""
+    monkeypatch.setattr(rate, "_MAX_SAMPLED_CHUNKS", 2)
+    shipped = load_model("base", vocoder=None)
+    violin = np.tile(read_audio(EXAMPLES / "violin_phrase.flac").waveform[0], 12)
+    clip = Clip(violin[None, : round(3.9 * CHUNK_STEP_SECONDS * 44_100)].copy(), 44_100)
+    for chunk in (0, 2):
+        start, stop = (round((chunk + at) * CHUNK_STEP_SECONDS * 44_100) for at in (0, 1))
+        clip.waveform[:, start:stop] *= 0.1
+    for limit in (3_000, 9_000):
+        assert 0.8 * limit <= len(compress(clip, shipped, max_bytes=limit)) <= limit
 
 
 def test_the_size_that_is_told_is_that_of_the_file(tmp_path: Path) -> None:

@@ -7,11 +7,11 @@ nominally in [-1, 1]; clipping, DC and values beyond 1 in float files pass throu
 from __future__ import annotations
 
 from audiovae.audio.formats import (
-    audio_files_below,
     claims_to_be_audio,
     is_compressed,
     states_its_length,
 )
+from audiovae.audio.listing import audio_files_below
 from audiovae.audio.mixing import mixed_to_mono
 from audiovae.audio.reader import AudioReader, is_audio_by_content, probe_audio
 from audiovae.audio.resample import RangeReader, ResampledReader, StreamResampler, resample

@@ -105,16 +105,6 @@ def claims_to_be_audio(path: AudioPath) -> bool:
     return Path(path).suffix.lower() in AUDIO_SUFFIXES
 
 
-def audio_files_below(directory: Path) -> list[Path]:
-    """Files at any depth whose names say that they are audio, sorted; hidden ones are left out."""
-    found = []
-    for root, folders, names in os.walk(directory):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = [Path(root) / name for name in names if not name.startswith(".")]
-        found += [path for path in paths if claims_to_be_audio(path)]
-    return sorted(found)
-
-
 def mpeg_frame(data: bytes, at: int) -> tuple[int, int, int] | None:
     """Parse an MPEG audio frame header.
 

@@ -1,8 +1,6 @@
 """INPUT to a sorted list of files: a directory, a file or a pattern, walked without opening any.
 
-Symbolic links are followed, but every directory is visited once, and by its own name rather
-than a link's where it has both, so a circle of links ends. Hidden entries and everything a run
-of ours wrote (a directory with our lock file in it) are left out.
+Of a directory, links and what runs of ours wrote, see `audiovae.audio.listing`.
 """
 
 from __future__ import annotations
@@ -10,15 +8,14 @@ from __future__ import annotations
 import fnmatch
 import os
 import stat
-from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 from audiovae.audio import claims_to_be_audio
+from audiovae.audio.listing import LOCK_NAME, walk
 from audiovae.commands import UsageProblem
-from pipelines.runner.lock import LOCK_NAME
 from pipelines.runner.remote import RemoteStorage
 from pipelines.runner.storage import LocalStorage, Storage, open_storage
 
@@ -150,7 +147,7 @@ def _select(source: Source, output: Storage) -> Iterator[Found]:
     else:
         assert root is not None
         depth = len(source.pattern) if source.pattern and "**" not in source.pattern else None
-        files = _walk(root, _identity(output.directory), depth)
+        files = _walk(root, output.directory, depth)
     if source.kind == "directory":
         return files
     return (entry for entry in files if _matches(tuple(entry.path.split("/")), source.pattern))
@@ -187,42 +184,12 @@ def _matches(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     )
 
 
-def _walk(root: Path, output: tuple[int, int] | None, max_depth: int | None) -> Iterator[Found]:
-    visited = {identity for identity in (output,) if identity is not None}
-    names: deque[str] = deque([""])
-    links: deque[str] = deque()
-    while names or links:
-        # Links last: a directory that also has a name of its own is visited under that one.
-        below = names.popleft() if names else links.popleft()
-        directory = os.path.join(root, below)
-        identity = _identity(directory)
-        if below and identity in visited:
-            continue
-        if below and os.path.exists(os.path.join(directory, LOCK_NAME)):
-            yield Found(below, 0, 0, "the outputs of another run", harmless=True)
-            continue
-        if identity is not None:
-            visited.add(identity)
-        try:
-            entries = list(os.scandir(directory))
-        except OSError as error:
-            yield Found(below or ".", 0, 0, f"cannot list this directory: {error.strerror}")
-            continue
-        for entry in entries:
-            path = f"{below}/{entry.name}" if below else entry.name
-            if entry.name.startswith("."):
-                continue
-            if not _is_directory(entry):
-                yield _look_at(entry.path, path)
-            elif max_depth is None or path.count("/") + 1 < max_depth:
-                (links if entry.is_symlink() else names).append(path)
-
-
-def _is_directory(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a circle of links: not a directory, and `_look_at` says what it is
-        return False
+def _walk(root: Path, output: Path | None, max_depth: int | None) -> Iterator[Found]:
+    for entry in walk(root, leave_out=output, max_depth=max_depth):
+        if entry.refusal:
+            yield Found(entry.path, 0, 0, entry.refusal, harmless=entry.is_ours)
+        else:
+            yield _look_at(os.path.join(root, entry.path), entry.path)
 
 
 def _look_at(file: str, path: str) -> Found:

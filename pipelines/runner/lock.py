@@ -14,13 +14,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from audiovae.audio.listing import LOCK_NAME
 from audiovae.commands import UsageProblem
+from audiovae.replacing import remove_stale_drafts
 from pipelines.runner.stopping import FatalProblem
 
 if TYPE_CHECKING:
     from pipelines.runner.storage import Storage
 
-LOCK_NAME: Final = ".audiovae.lock"
+_STALE_SECONDS: Final = 3_600.0
 
 
 class OutputLock:
@@ -46,6 +48,7 @@ class OutputLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             self._take(self._descriptor)
+            remove_stale_drafts(self._path.parent, _STALE_SECONDS)
         except OSError as error:
             raise FatalProblem(
                 f"expected a writable output directory, got '{error.strerror}' for "

@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Any, Final
 
-from pipelines.runner.lock import LOCK_NAME
+from audiovae.audio.listing import LOCK_NAME
 from pipelines.runner.remote import RemoteStorage
 from pipelines.runner.stopping import FatalProblem
 

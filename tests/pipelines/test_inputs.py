@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from audiovae.audio.listing import LOCK_NAME
 from audiovae.commands import UsageProblem
 from pipelines.runner.inputs import locate, survey
-from pipelines.runner.lock import LOCK_NAME
 from pipelines.runner.storage import LocalStorage
 from tests.pipelines.fakes import write_tone
 

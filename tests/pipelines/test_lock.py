@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.runner.lock import LOCK_NAME, OutputLock
+from audiovae.audio.listing import LOCK_NAME
+from pipelines.runner.lock import OutputLock
 from pipelines.runner.stopping import FatalProblem
 
 HOLDER = """
