@@ -188,13 +188,19 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: expected model file version {_FORMAT_VERSION}, got {version}; "
             "use the audiovae that wrote it, or a newer one"
         )
-    return Checkpoint(
-        kind=metadata["kind"],
-        config=parse_config(json.loads(metadata["config"]), source=str(path)),
-        provenance=Provenance(**json.loads(metadata["provenance"])),
-        quality_scale=tuple(QualityPoint(**p) for p in json.loads(metadata["quality_scale"])),
-        tensors=tensors,
-    )
+    try:
+        return Checkpoint(
+            kind=metadata["kind"],
+            config=parse_config(json.loads(metadata["config"]), source=str(path)),
+            provenance=Provenance(**json.loads(metadata["provenance"])),
+            quality_scale=tuple(QualityPoint(**p) for p in json.loads(metadata["quality_scale"])),
+            tensors=tensors,
+        )
+    except (KeyError, TypeError, ValueError) as error:  # facts that this version does not know
+        raise CheckpointError(
+            f"{path}: expected the facts of a model file, got others ({error}); "
+            "use the audiovae that wrote it, or a newer one"
+        ) from None
 
 
 def load_model(

@@ -244,9 +244,9 @@ class ModelConfig(Config):
             raise ValueError("with a [timbre] table the product of all strides must be 8, 16, ...")
         if self.timbre is not None and not self.vae.head_blocks:
             raise ValueError("a [timbre] table needs vae.head_blocks: they are what meets the code")
-        if self.timbre is not None and self.bottleneck.kind == "quantized":
+        if self.timbre is not None and self.bottleneck.kind in ("quantized", "vq"):
             raise ValueError(
-                'with a [timbre] table bottleneck.kind must be another than "quantized": '
+                'with a [timbre] table bottleneck.kind must be neither "quantized" nor "vq": '
                 "a compressed file has no place for the code yet"
             )
         return self

@@ -156,8 +156,8 @@ class Reconstructor:
                 [log_mels[i] for i in indices], shape, self._batch_frames, self.device
             )
             conditions = quality_conditions([log_lambda], len(lengths), self.device)
-            made = encode_chunks(self._model, log_mel, lengths, conditions)
-            sizes |= {i: len(chunk.payload) for i, chunk in zip(indices, made, strict=False)}
+            made = encode_chunks(self._model, log_mel, lengths, conditions, len(indices))
+            sizes |= {i: len(chunk.payload) for i, chunk in zip(indices, made, strict=True)}
         return [sizes[i] for i in range(len(log_mels))]
 
     def _code_rows(self, rows: list[Row], signals: Sequence[Codable]) -> list[CodedRow]:
@@ -195,8 +195,10 @@ class Reconstructor:
             else:
                 decoded = self._move.decode(vae, latents, log_mel, own)
         else:
-            made = encode_chunks(self._model, log_mel, lengths, conditions)
-            decoded = decode_chunks(self._model, made, log_mel.shape[2], conditions)
+            made = encode_chunks(self._model, log_mel, lengths, conditions, len(own))
+            decoded = decode_chunks(
+                self._model, made, log_mel.shape[2], conditions, num_rows=len(lengths)
+            )
             bits = [sum(chunk.level_bits) + chunk.gain_bits for chunk in made]
             chunks = list(made)
         rows = decoded.cpu()
@@ -211,12 +213,11 @@ class Reconstructor:
         decoded: dict[int, Tensor] = {}
         shapes = [padded_frames(chunk.num_frames) for chunk in chunks]
         for shape, indices in batches_by_shape(shapes, self._batch_frames):
-            rows = [chunks[i] for i in indices]
-            # Rows to fill the fixed shape repeat the last one.
-            rows += [rows[-1]] * (batch_rows(shape, self._batch_frames) - len(rows))
+            num_rows = batch_rows(shape, self._batch_frames)
             own = [log_lambdas[i] for i in indices]
-            conditions = quality_conditions(own, len(rows), self.device)
-            log_mel = decode_chunks(self._model, rows, shape, conditions).cpu()
+            conditions = quality_conditions(own, num_rows, self.device)
+            rows = [chunks[i] for i in indices]
+            log_mel = decode_chunks(self._model, rows, shape, conditions, num_rows).cpu()
             for place, i in enumerate(indices):
                 decoded[i] = log_mel[place, :, : chunks[i].num_frames]
         return [decoded[i] for i in range(len(chunks))]

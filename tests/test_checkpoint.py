@@ -83,6 +83,11 @@ def test_foreign_and_newer_files_are_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, newer, {"format": "audiovae", "format_version": "9"})
     with pytest.raises(CheckpointError, match="version 1, got 9"):
         load_checkpoint(newer)
+    facts = {"format": "audiovae", "format_version": "1", "kind": "vae", "config": "{}"}
+    for more in ({}, {"provenance": '{"moon": "full"}', "quality_scale": "[]"}):
+        save_file({"a": torch.zeros(1)}, newer, facts | more)
+        with pytest.raises(CheckpointError, match="use the audiovae that wrote it, or a newer one"):
+            load_checkpoint(newer)
 
 
 def test_weights_must_be_those_of_the_config(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ AudioPath: TypeAlias = str | os.PathLike[str]
 MIN_SAMPLE_RATE = 1_000
 MAX_SAMPLE_RATE = 768_000
 MAX_CHANNELS = 32
+BIT_DEPTHS = (8, 16, 24, 32, 64)
 
 MAX_MAGNITUDE = 1e9
 """Of a sample: far above what any recording holds, far below where float32 overflows."""
@@ -75,7 +76,8 @@ class Clip:
 
         Raises:
             NonFiniteAudioError: If a sample is NaN, infinite, or more than `MAX_MAGNITUDE`.
-            ShapeError: If the waveform has no channel axis, or is of integers.
+            ShapeError: If the waveform has no channel axis, no sample, too many channels, or is of
+                integers, or its rate or bit depth cannot be.
         """
         wave = self.waveform
         if wave.ndim != 2 or not np.issubdtype(wave.dtype, np.floating):
@@ -83,6 +85,23 @@ class Clip:
                 f"expected a waveform [channel, sample] of floats in [-1, 1], got {wave.dtype} "
                 f"{list(wave.shape)}; add the channel axis with waveform[None], and divide "
                 "integers by their full scale"
+            )
+        if not (0 < wave.shape[0] <= MAX_CHANNELS and wave.shape[1]):
+            raise ShapeError(
+                f"expected 1 to {MAX_CHANNELS} channels with at least one sample, got "
+                f"{list(wave.shape)} as [channel, sample]; transpose it if its axes are exchanged"
+            )
+        rate, bits = self.sample_rate, self.bit_depth
+        is_whole = isinstance(rate, (int, np.integer))
+        if not (is_whole and MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE):
+            raise ShapeError(
+                f"expected a whole sample rate of {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz, got "
+                f"{rate!r}; round it, or resample"
+            )
+        if bits not in BIT_DEPTHS:
+            raise ShapeError(
+                f"expected a bit depth of {', '.join(map(str, BIT_DEPTHS))}, got {bits!r}; 24 "
+                "holds all that is written"
             )
         if not is_usable(wave):
             raise NonFiniteAudioError(

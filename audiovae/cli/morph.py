@@ -109,7 +109,8 @@ def morph(
             "choose another, or glide"
         )
     wanted = parse_levels(levels)
-    require_new_audio(destination, overwrite, first, second, content)
+    inputs = [first, second, *([] if content in ("a", "blend") else [content])]
+    require_new_audio(destination, overwrite, *inputs)
 
     from audiovae.morph.settings import MorphSettings
 

@@ -31,7 +31,11 @@ from audiovae.models.bottlenecks import LatentSample
 
 @torch.no_grad()
 def encode_chunks(
-    model: Model, log_mel: Tensor, num_frames: Tensor, conditions: Conditions
+    model: Model,
+    log_mel: Tensor,
+    num_frames: Tensor,
+    conditions: Conditions,
+    num_coded: int | None = None,
 ) -> list[CodedChunk]:
     """Code a batch of chunks.
 
@@ -40,15 +44,16 @@ def encode_chunks(
         log_mel: `[batch, mel, frame]`, padded; natural log of magnitude.
         num_frames: `[batch]`; frames of each chunk that are signal.
         conditions: Of each chunk; the decoder needs the same.
+        num_coded: How many rows are chunks; those behind them only fill the batch. None: all.
 
     Returns:
-        One chunk a row.
+        The chunk of each row that is one.
 
     Raises:
         ModelMismatchError: If the model's bottleneck makes no compressed files.
     """
     coder = group_coder(model)
-    lengths = [int(count) for count in num_frames.tolist()]
+    lengths = [int(count) for count in num_frames[:num_coded].tolist()]
     writers = [ChunkWriter(coder) for _ in lengths]
     strides = _group_strides(model)
 
@@ -73,7 +78,11 @@ def encode_chunks(
 
 @torch.no_grad()
 def decode_chunks(
-    model: Model, coded: Sequence[CodedChunk], padded_frames: int, conditions: Conditions
+    model: Model,
+    coded: Sequence[CodedChunk],
+    padded_frames: int,
+    conditions: Conditions,
+    num_rows: int | None = None,
 ) -> Tensor:
     """Decode a batch of chunks.
 
@@ -81,7 +90,8 @@ def decode_chunks(
         model: The one that coded them.
         coded: One chunk a row.
         padded_frames: Frames of the result; at least those of each chunk.
-        conditions: Those the chunks were coded under.
+        conditions: Those the chunks were coded under, of all rows.
+        num_rows: Rows of the batch, of which the first are the chunks; None: no others.
 
     Returns:
         `[batch, mel, frame]`, natural log of magnitude; meaningless beyond each chunk's frames.
@@ -91,7 +101,7 @@ def decode_chunks(
         ModelMismatchError: If the model's bottleneck makes no compressed files.
     """
     readers = [ChunkReader(model, chunk) for chunk in coded]
-    return _decode(model, readers, padded_frames, conditions)
+    return _decode(model, readers, padded_frames, conditions, num_rows)
 
 
 @torch.no_grad()
@@ -120,7 +130,7 @@ def measure_chunk(model: Model, chunk: CodedChunk, log_lambda: float | None) -> 
     if log_lambda is not None:
         under = Conditions(torch.full((1,), log_lambda, device=model.device))
     reader = ChunkReader(model, chunk)
-    _decode(model, [reader], padded_frames(chunk.num_frames), under, observe)
+    _decode(model, [reader], padded_frames(chunk.num_frames), under, observe=observe)
     return replace(
         chunk,
         level_bits=tuple(level_bits),
@@ -134,6 +144,7 @@ def _decode(
     readers: Sequence[ChunkReader],
     frames: int,
     conditions: Conditions,
+    num_rows: int | None = None,
     observe: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Decode a batch; `observe(group, bits [batch, unit, step])` is told the estimated rate."""
@@ -141,7 +152,9 @@ def _decode(
     longest = max(reader.num_frames for reader in readers)
     if longest > frames:
         raise ShapeError(f"expected padded_frames of at least {longest}, got {frames}")
-    num_frames = torch.tensor([reader.num_frames for reader in readers], device=model.device)
+    lengths = [reader.num_frames for reader in readers]
+    lengths += [1] * ((num_rows or 0) - len(lengths))
+    num_frames = torch.tensor(lengths, device=model.device)
     strides = _group_strides(model)
 
     def choose(group: int, _features: Tensor, prior: Tensor) -> Tensor:
@@ -165,7 +178,7 @@ def _decode(
 def _read_group(
     readers: Sequence[ChunkReader], shape: tuple[int, int, int], rows_of: ChooseRows, stride: int
 ) -> Integers:
-    """Symbols `[batch, channel, step]` of one group; 0 at steps that cover no signal."""
+    """Symbols `[batch, channel, step]` of one group; 0 at steps and in rows without signal."""
     symbols = np.zeros(shape, dtype=np.int32)
     for item, reader in enumerate(readers):
         steps = -(-reader.num_frames // stride)

@@ -49,7 +49,7 @@ class GroupCoder(Protocol):
             group: Which, coarse to fine.
             posterior: `[batch, parameter, step]`, raw.
             prior: `[batch, parameter, step]`, raw.
-            valid_steps: Steps of each item that cover signal.
+            valid_steps: Steps of each item that cover signal; items behind those are not coded.
         """
         ...
 

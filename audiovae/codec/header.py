@@ -6,7 +6,7 @@ import math
 import struct
 from dataclasses import dataclass
 
-from audiovae.audio.values import MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
+from audiovae.audio.values import BIT_DEPTHS, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from audiovae.chunks import chunk_range, num_chunks
 from audiovae.codec.integers import ByteReader, write_varint
 from audiovae.config import SpectrogramConfig
@@ -19,7 +19,6 @@ MAX_SAMPLES = 1 << 48
 MAX_NAME_BYTES = 32
 MAX_CLIP_CODES_BYTES = 1 << 16
 _KINDS = {"quantized": b"q", "vq": b"v"}
-_BIT_DEPTHS = (8, 16, 24, 32, 64)
 _ID_BYTES = 8
 _HAS_LAMBDA = 1
 _HAS_COPIES = 2
@@ -77,7 +76,7 @@ class AvaeHeader:
             (MIN_SAMPLE_RATE <= rate <= MAX_SAMPLE_RATE, "a sample rate of 1 to 768 kHz", rate),
             (1 <= channels <= MAX_CHANNELS, f"1 to {MAX_CHANNELS} channels", channels),
             (1 <= self.num_samples <= MAX_SAMPLES, "1 to 2^48 samples", self.num_samples),
-            (self.bit_depth in _BIT_DEPTHS, "8, 16, 24, 32 or 64 bits", self.bit_depth),
+            (self.bit_depth in BIT_DEPTHS, "8, 16, 24, 32 or 64 bits", self.bit_depth),
             (is_id, "a model id of 16 hexadecimal characters", repr(self.model_id)),
             (
                 len(name_bytes) <= MAX_NAME_BYTES and _is_name(self.model_name),

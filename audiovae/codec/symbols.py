@@ -90,10 +90,11 @@ def quantise(
         table: Of the model.
         posterior: `[batch, channel, step]`, raw.
         prior: `[batch, 2 * channel, step]`, raw.
-        valid_steps: Steps of each item that cover signal; beyond them the residual is 0.
+        valid_steps: Steps of each item that cover signal; beyond them the residual is 0, as it is
+            in all of the items behind those.
 
     Returns:
-        The latent with the model's own estimate of its bits, and the integers of each item.
+        The latent with the model's own estimate of its bits, and the integers of those items.
     """
     of_residual = bottleneck.split_prior(prior)
     difference = posterior.float() - of_residual.mean

@@ -35,8 +35,11 @@ class AvaeWriter:
         self._target = target
         self._num_entries = header.num_chunks * len(header.coded_channels)
         self._entries: list[bytes] = []
-        folder = str(Path(target).parent) if isinstance(target, (str, Path)) else None
-        self._payloads = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=folder)
+        # Beside the file, where there is to be room for as much again.
+        self._folder = Path(tempfile.gettempdir())
+        if isinstance(target, (str, Path)):
+            self._folder = Path(target).parent
+        self._payloads = tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES, dir=str(self._folder))
 
     def __enter__(self) -> AvaeWriter:
         """Return the writer itself."""
@@ -55,7 +58,12 @@ class AvaeWriter:
             self._payloads.close()
 
     def append(self, chunk: CodedChunk) -> None:
-        """Add the next chunk."""
+        """Add the next chunk.
+
+        Raises:
+            ValueError: If it is not the one that the header has next.
+            AudioWriteError: If there is no room for it.
+        """
         index, place = divmod(len(self._entries), len(self.header.coded_channels))
         if index >= self.header.num_chunks:
             raise ValueError(f"expected {self._num_entries} chunks by the header, got one more")
@@ -70,7 +78,10 @@ class AvaeWriter:
         self._entries.append(
             write_varint(len(chunk.payload)) + b"".join(_crc_bytes(crc) for crc in checksums)
         )
-        self._payloads.write(chunk.payload)
+        try:
+            self._payloads.write(chunk.payload)
+        except OSError as error:
+            raise unwritable(self._folder, error) from error
 
     def close(self) -> None:
         """Write the file.

@@ -76,8 +76,9 @@ def magnitude_loss(estimate: Tensor, target: Tensor) -> Tensor:
     total = estimate.new_zeros(())
     for window in STFT_WINDOWS:
         made, true = (_magnitude(_stft(wave, window)) for wave in (estimate, target))
-        distance = (made - true).square().sum(dim=(1, 2)).sqrt()
-        size = true.square().sum(dim=(1, 2)).sqrt()
+        # Not the root of a sum, which has no gradient where both are silence.
+        distance = torch.linalg.vector_norm(made - true, dim=(1, 2))
+        size = torch.linalg.vector_norm(true, dim=(1, 2))
         convergence = distance / (size + _QUIET)
         total = total + convergence.mean()
         total = total + 2.0 * (made.sqrt() - true.sqrt()).abs().mean()

@@ -9,9 +9,11 @@ touched.
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +33,10 @@ _VALIDATION_SHARE = 0.03
 _MAX_VALIDATION_CLIPS = 48
 _VALIDATION_PIECES = 24  # that are measured of few, long clips
 _MEMORY_SHARE = 0.5
+_CONTAINER_LIMITS = (
+    "/sys/fs/cgroup/memory.max",
+    "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+)
 _STATISTICS_FRAMES = 4_000_000
 _MIN_DEVIATION = 0.1  # a band that hardly varies is not blown up to unit deviation
 
@@ -265,11 +271,14 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
 
 
 def _memory_bytes() -> float:
-    """This machine's memory; infinite where it cannot be told."""
-    try:
-        return float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
-    except (AttributeError, ValueError, OSError):
-        return float("inf")
+    """The memory that there is for this process; infinite where it cannot be told."""
+    limits = [math.inf]
+    with suppress(AttributeError, ValueError, OSError):
+        limits.append(float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")))
+    for name in _CONTAINER_LIMITS:
+        with suppress(ValueError, OSError):  # a ValueError where it says "max"
+            limits.append(float(int(Path(name).read_text(encoding="ascii"))))
+    return min(limits)
 
 
 def _name_rank(name: str) -> float:

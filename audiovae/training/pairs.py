@@ -155,13 +155,16 @@ def _claim(folder: Path, soundfont: Path, config: ModelConfig) -> None:
         "seed": config.training.seed,
     }
     path = folder / _DESCRIPTION_NAME
-    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != description:
+    text = json.dumps(description, indent=1) + "\n"
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+    elif path.read_text(encoding="utf-8", errors="replace") != text:
         raise ConfigError(
             f"{folder}: expected pairs of this config and soundfont, found others; "
             "choose another --output-dir, or remove that folder"
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
 def _cast(pairs: PairsConfig, programs: tuple[int, ...], seed: int) -> _Cast:

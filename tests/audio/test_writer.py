@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import resource
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -227,3 +228,21 @@ def test_wrong_use_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ShapeError, match="of 8000 Hz, got 22050"):
         write_audio(path, Clip(sound(1, 8_000, 1), 8_000), 22_050)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "facts", "told"),
+    [
+        ((0, 5), (8_000, 16), "1 to 32 channels"),
+        ((1, 0), (8_000, 16), "at least one sample"),
+        ((4_410, 2), (44_100, 16), "transpose it"),
+        ((1, 5), (44_100.0, 16), "whole sample rate"),
+        ((1, 5), (44, 16), "whole sample rate"),
+        ((1, 5), (8_000, 20), "bit depth"),
+    ],
+)
+def test_a_clip_that_no_file_could_hold_is_refused_where_it_is_made(
+    shape: tuple[int, int], facts: tuple[Any, int], told: str
+) -> None:
+    with pytest.raises(ShapeError, match=told):
+        Clip(np.zeros(shape, np.float32), *facts)

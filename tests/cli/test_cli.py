@@ -138,6 +138,19 @@ def test_a_sound_of_a_directory_that_is_a_timbre_is_an_input(
     assert own.read_bytes() == CROW.read_bytes()
 
 
+def test_the_side_that_content_comes_from_is_no_path(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OUT lies in a folder of the name of that side."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "out.wav").write_bytes(b"mine")
+    assert (
+        run(capsys, "morph", CROW, CROW, Path("a/out.wav"), "--overwrite", "--polish", "0")[0] == 0
+    )
+    assert (tmp_path / "a" / "out.wav").read_bytes() != b"mine"
+
+
 @pytest.mark.parametrize("command", ["info", "encode", "decode"])
 @pytest.mark.parametrize("name", ["pipe", "pipe.avae"])
 def test_a_pipe_is_refused_at_once(

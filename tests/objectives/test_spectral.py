@@ -43,6 +43,13 @@ def test_a_gain_of_ten_is_a_distance_of_one_a_window() -> None:
         assert float(distance) == pytest.approx(1.0, abs=0.02)
 
 
+def test_the_magnitude_loss_of_silence_has_a_gradient() -> None:
+    made = torch.zeros(2, 8192, requires_grad=True)
+    magnitude_loss(made, torch.zeros(2, 8192)).backward()
+    assert made.grad is not None
+    assert torch.isfinite(made.grad).all()
+
+
 def test_the_magnitude_loss_sees_level_and_not_sign() -> None:
     sound = chirp(20_000)[None]
     assert float(magnitude_loss(sound, sound)) == 0.0

@@ -12,6 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from audiovae.audio.listing import LOCK_NAME
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
 from audiovae.spectrogram import log_mel_spectrogram
@@ -157,6 +158,21 @@ def test_a_bad_file_is_named_and_left_out(tmp_path: Path, caplog: pytest.LogCapt
         corpus = load_waveforms(folder, 44_100)
     assert corpus.names == ("tone_0.wav",)
     assert "broken.wav" in caplog.text
+
+
+def test_what_runs_wrote_is_left_out_and_links_are_followed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_tones(tmp_path / "own", count=1)
+    decoded = write_tones(folder / "tones_audiovae", count=1)
+    for place in (decoded, decoded.parent):
+        (place / LOCK_NAME).touch()
+    (folder / "linked").symlink_to(write_tones(tmp_path / "other", count=2))
+    (folder / "linked" / "around").symlink_to(folder)
+    with caplog.at_level(logging.WARNING):
+        corpus = load_waveforms(folder, 44_100)
+    assert corpus.names == ("linked/tone_0.wav", "linked/tone_1.wav", "tone_0.wav")
+    assert "the outputs of another run" in caplog.text
 
 
 def refusal(folder: Path) -> str:
