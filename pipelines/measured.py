@@ -105,6 +105,7 @@ def measure_directory(
         workforce.executor,
         workforce.num_workers,
         workforce.device,
+        overwrite=True,  # what it replaces there are measurements
         report=False,
     )
     status = run_batch(options)

@@ -20,6 +20,7 @@ import audiovae
 from audiovae.commands import (
     ExitStatus,
     Interrupted,
+    UsageProblem,
     complain,
     counted,
     one_line,
@@ -29,10 +30,10 @@ from pipelines.runner.desk import MANIFEST_NAME, REPORT_NAME, Books, books_to_re
 from pipelines.runner.driver import Driver
 from pipelines.runner.executor import Executor, choose_executor, set_ray_environment
 from pipelines.runner.ferry import FerryPlace, ferried
-from pipelines.runner.inputs import Source, locate, survey
+from pipelines.runner.inputs import Found, Source, locate, survey
 from pipelines.runner.ledger import Ledger
 from pipelines.runner.local import LocalRunner, available_cores, default_workers, resolve_device
-from pipelines.runner.lock import require_ours
+from pipelines.runner.lock import previous_root, require_ours
 from pipelines.runner.plan import OutputGuard, examine
 from pipelines.runner.progress import duration
 from pipelines.runner.recipe import Recipe
@@ -82,18 +83,40 @@ def run_batch(options: BatchOptions) -> ExitStatus:
     if not options.overwrite:
         require_ours(output, _BOOKS, remedy="choose another, or add --overwrite")
     recipe_key = options.recipe.key
+    same_root = _is_continued(options, source, output, found)
     if options.dry_run:
         with books_to_read(output) as books:
-            ledger = Ledger(books, found, recipe_key, same_root=True)
+            ledger = Ledger(books, found, recipe_key, same_root=same_root)
             return _Batch(options, source, output, books, ledger).rehearse()
     with (
         StopRequest() as stop,
         open_desk(output, source.storage.name, (LOG_NAME, REPORT_NAME, SUMMARY_NAME)) as desk,
         LogFile(desk.folder / LOG_NAME),
     ):
-        same_root = desk.previous_root in ("", source.storage.name)
         ledger = Ledger(desk, found, recipe_key, same_root=same_root)
         return _Batch(options, source, output, desk, ledger).run(stop)
+
+
+def _is_continued(
+    options: BatchOptions, source: Source, output: Storage, found: Sequence[Found]
+) -> bool:
+    """Whether the output directory is that of this input, which may have moved since.
+
+    Raises:
+        UsageProblem: If it is that of another input, and may not be replaced.
+    """
+    previous = previous_root(output)
+    if previous in ("", source.storage.name):
+        return True
+    with books_to_read(output) as books:
+        if Ledger(books, found, options.recipe.key, same_root=False).fits_the_plan():
+            return True
+    if not options.overwrite:
+        raise UsageProblem(
+            f"--output-dir: expected a new directory or that of an earlier run on this input, got "
+            f"'{output.name}' with the results of '{previous}'; choose another, or add --overwrite"
+        )
+    return False
 
 
 class _Batch:

@@ -47,10 +47,6 @@ class Books(Protocol):
 class Desk(Books, Protocol):
     """The books as a context that holds the lock."""
 
-    @property
-    def previous_root(self) -> str:
-        """Input of the run before this one, "" if there was none."""
-
     def __enter__(self) -> Desk:
         """Take the lock, and open the books."""
 
@@ -111,11 +107,6 @@ class LocalDesk(LocalBooks):
     def __init__(self, folder: Path, source_name: str) -> None:
         super().__init__(folder)
         self._lock = OutputLock(folder, source_name)
-
-    @property
-    def previous_root(self) -> str:
-        """Input of the run before this one."""
-        return self._lock.previous_root
 
     def __enter__(self) -> LocalDesk:
         """Take the lock."""
@@ -210,11 +201,6 @@ class RemoteDesk(RemoteBooks):
     def __init__(self, storage: RemoteStorage, source_name: str, names: tuple[str, ...]) -> None:
         super().__init__(storage, names)
         self._lock = RemoteLock(storage, source_name)
-
-    @property
-    def previous_root(self) -> str:
-        """Input of the run before this one."""
-        return self._lock.previous_root
 
     def __enter__(self) -> RemoteDesk:
         """Take the lock, and fetch the books."""

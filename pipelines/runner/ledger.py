@@ -46,8 +46,8 @@ class Ledger:
         books: Keeps the manifest, and knows which outputs are there.
         found: The plan: every input, sorted by path.
         recipe_key: Identity of what is done to every file.
-        same_root: Whether the previous run had the same input directory. If not, a row is
-            believed only if its file's size and time fit: it may be about another file.
+        same_root: Whether the previous run was on the same input. If not, a row is believed only
+            if its file's size and time fit: it may be about another file.
 
     Attributes:
         num_damaged: Lines of the manifest that cannot be read.
@@ -66,6 +66,7 @@ class Ledger:
         self._codes = bytearray(len(found))
         self._known: dict[str, tuple[str, ...]] = {}
         self._elsewhere: dict[str, int] = {}  # inputs of other runs on the same root
+        self._num_fitting = 0
         self.num_damaged = 0
         self._num_lines = 0
         self._end = 0
@@ -81,6 +82,14 @@ class Ledger:
     def known_outputs(self, path: str) -> tuple[str, ...]:
         """Outputs that an earlier run made, or may have made, for a pending input."""
         return self._known.get(path, ())
+
+    def fits_the_plan(self) -> bool:
+        """Whether most rows of inputs of the plan say their size and time, or there are no rows.
+
+        So it is when a folder has been moved or renamed since, and not when it is another one.
+        """
+        known = sum(offset != _NOWHERE for offset in self._offsets)
+        return not self._num_lines or 0 < known <= 2 * self._num_fitting
 
     def counts(self) -> dict[str, int]:
         """Number of settled rows by status."""
@@ -257,6 +266,8 @@ class Ledger:
                 self._elsewhere[path] = offset
             return
         entry = self._found[position]
+        if self._offsets[position] == _NOWHERE:
+            self._num_fitting += is_unchanged(row, entry)
         self._offsets[position] = offset
         self._codes[position] = code
         self._known.pop(path, None)

@@ -26,17 +26,12 @@ _STALE_SECONDS: Final = 3_600.0
 
 
 class OutputLock:
-    """Context that owns an output directory, creating it if need be.
-
-    Attributes:
-        previous_root: Input directory of the run before this one, "" if there was none.
-    """
+    """Context that owns an output directory, creating it if need be."""
 
     def __init__(self, output_dir: Path, root: Path | str) -> None:
         self._path = output_dir / LOCK_NAME
         self._root = root
         self._descriptor: int | None = None
-        self.previous_root = ""
 
     def __enter__(self) -> OutputLock:
         """Take the lock.
@@ -67,7 +62,6 @@ class OutputLock:
                 f"expected to be the only run on {self._path.parent}, but {who} is writing there; "
                 "wait for it or choose another --output-dir"
             ) from error
-        self.previous_root = str(holder.get("root", ""))
         facts = {"pid": os.getpid(), "host": socket.gethostname(), "root": str(self._root)}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(facts).encode() + b"\n", 0)
@@ -76,6 +70,15 @@ class OutputLock:
         """Give the lock back."""
         if self._descriptor is not None:
             os.close(self._descriptor)
+
+
+def previous_root(output: Storage) -> str:
+    """The input of the last run on an output directory, "" if there was none."""
+    try:
+        facts = json.loads(output.read_text(LOCK_NAME) or "{}")
+    except ValueError:
+        return ""
+    return str(facts.get("root", "")) if isinstance(facts, dict) else ""
 
 
 def _read(descriptor: int) -> dict[str, object]:

@@ -30,11 +30,7 @@ _logger = logging.getLogger(__name__)
 
 
 class RemoteLock:
-    """Context that owns what lies below a URI.
-
-    Attributes:
-        previous_root: Input of the run before this one, "" if there was none.
-    """
+    """Context that owns what lies below a URI."""
 
     def __init__(self, storage: RemoteStorage, root: str) -> None:
         self._storage, self._root = storage, root
@@ -42,7 +38,6 @@ class RemoteLock:
         self._taken_by = ""
         self._ended = threading.Event()
         self._keeper = threading.Thread(target=self._keep, name="lock", daemon=True)
-        self.previous_root = ""
 
     def __enter__(self) -> RemoteLock:
         """Take the lock.
@@ -88,7 +83,6 @@ class RemoteLock:
             holder = self._read()
             if _is_held(holder):
                 raise self._refusal(holder) from None
-            self.previous_root = str(holder.get("root", ""))
             self._storage.write_text(LOCK_NAME, self._text())
             time.sleep(_SETTLE_SECONDS)
         holder = self._read()

@@ -253,10 +253,26 @@ def test_another_folder_does_not_overwrite_the_first_ones_outputs(
     command(folder, "--output-dir", output)
     before = contents(output)
     write_tone(tmp_path / "in2" / "a.wav", hz=880)
-    ended = command(tmp_path / "in2", "--output-dir", output)
-    assert ended.status == 3
-    assert "not in the manifest" in ended.err
-    assert contents(output) == before
+    for more in ((), ("--dry-run",)):
+        ended = command(tmp_path / "in2", "--output-dir", output, *more)
+        assert ended.status == 2
+        assert f"with the results of '{folder}'" in ended.err
+        assert contents(output) == before
+    assert command(folder, "--output-dir", output).out == "nothing to do: 2 files are done\n"
+    assert command(tmp_path / "in2", "--output-dir", output, "--overwrite").status == 0
+    assert statuses(output) == {"a.wav": "ok"}
+
+
+def test_a_folder_that_has_moved_is_the_same_input(
+    command: Command, folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    command(folder, "--output-dir", output)
+    moved = folder.rename(tmp_path / "moved")
+    ended = command(moved, "--output-dir", output)
+    assert ended.out == "nothing to do: 2 files are done\n"
+    write_tone(moved / "a.wav", hz=880, seconds=0.3)
+    assert "done: 1 file" in command(moved, "--output-dir", output).out
 
 
 def test_a_single_file_of_a_done_folder_keeps_the_other_rows(

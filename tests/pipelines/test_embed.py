@@ -148,3 +148,17 @@ def test_embed_leaves_a_page_of_something_else_alone(
     assert main([str(tmp_path / "sounds"), "--output-dir", str(page.parent)]) == 2
     assert "with map.html of something else" in capsys.readouterr().err
     assert page.read_text() == "mine"
+
+
+def test_another_collection_takes_the_place_of_the_first(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "models")
+    write_sounds(tmp_path / "sounds", 3)
+    assert run(tmp_path) == 0
+    write_sounds(tmp_path / "others", 2, noise=0.5)  # of the same names
+    arguments = [str(tmp_path / "others"), "--output-dir", str(tmp_path / "sounds_map")]
+    arguments += ["--checkpoint", str(tmp_path / "models" / "tiny.safetensors")]
+    before = load_collection(tmp_path / "sounds_map")
+    assert main([*arguments, "--executor", "local", "--workers", "1"]) == 0
+    after = load_collection(tmp_path / "sounds_map")
+    assert len(after) == 2
+    assert not np.array_equal(after.vectors, before.vectors[:2])

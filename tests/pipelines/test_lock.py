@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from audiovae.audio.listing import LOCK_NAME
-from pipelines.runner.lock import OutputLock
+from pipelines.runner.lock import OutputLock, previous_root
 from pipelines.runner.stopping import FatalProblem
+from pipelines.runner.storage import LocalStorage
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from pipelines.runner.lock import OutputLock
+from pipelines.runner.lock import OutputLock, previous_root
+from pipelines.runner.storage import LocalStorage
 with OutputLock(Path(sys.argv[1]), Path("/inputs")):
     print("held", flush=True)
     time.sleep(60)
@@ -39,17 +41,17 @@ def test_lock_dies_with_its_process_and_remembers_the_root(tmp_path: Path) -> No
         with pytest.raises(FatalProblem, match=f"process {holder.pid} on "):
             OutputLock(tmp_path, tmp_path).__enter__()
         holder.kill()
-    with OutputLock(tmp_path, tmp_path) as lock:
-        assert lock.previous_root == "/inputs"
+    assert previous_root(LocalStorage(tmp_path)) == "/inputs"
+    with OutputLock(tmp_path, tmp_path):
+        assert previous_root(LocalStorage(tmp_path)) == str(tmp_path)
 
 
 def test_damaged_lock_file_does_not_matter(tmp_path: Path) -> None:
-    (tmp_path / LOCK_NAME).write_bytes(b"\xff not json")
-    with OutputLock(tmp_path, tmp_path) as lock:
-        assert lock.previous_root == ""
-    (tmp_path / LOCK_NAME).write_text("[1]")
-    with OutputLock(tmp_path, tmp_path) as lock:
-        assert lock.previous_root == ""
+    for damaged in (b"\xff not json", b"[1]"):
+        (tmp_path / LOCK_NAME).write_bytes(damaged)
+        assert previous_root(LocalStorage(tmp_path)) == ""
+        with OutputLock(tmp_path, tmp_path):
+            pass
 
 
 def test_unwritable_place_is_one_line(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from audiovae.errors import AudioReadError
 from pipelines import preprocess
 from pipelines.runner import desk, probing, remote, remote_lock
 from pipelines.runner.inputs import locate, survey
+from pipelines.runner.lock import previous_root
 from pipelines.runner.remote import RemoteStorage
 from pipelines.runner.remote_lock import RemoteLock
 from pipelines.runner.stopping import FatalProblem
@@ -222,8 +223,9 @@ def test_a_lock_keeps_others_out_until_it_is_given_back() -> None:
     with RemoteLock(storage, "first"):
         with pytest.raises(FatalProblem, match="expected to be the only run"):
             RemoteLock(storage, "second").__enter__()
-    with RemoteLock(storage, "second") as lock:
-        assert lock.previous_root == "first"
+    assert previous_root(storage) == "first"
+    with RemoteLock(storage, "second"):
+        assert previous_root(storage) == "second"
 
 
 def test_a_lock_of_a_dead_process_or_of_long_ago_is_nobodys(
