@@ -186,7 +186,7 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
     try:
-        arguments = None if argv is None else list(argv)
+        arguments = [_at_home(word) for word in (sys.argv[1:] if argv is None else argv)]
         with _ended_like_an_interrupt():
             status = app(args=arguments, prog_name=prog_name, standalone_mode=False)
         if status == ExitStatus.INTERRUPTED:  # Typer took the KeyboardInterrupt
@@ -207,6 +207,14 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
             complain(f"{explained}; see {prog_name} --help")
         return ExitStatus.USAGE
     return status if isinstance(status, int) else ExitStatus.DONE
+
+
+def _at_home(word: str) -> str:
+    """An argument with its `~` made a path, which a shell leaves alone in `--option=~/x`."""
+    option, separator, value = word.partition("=")
+    if separator and option.startswith("--"):
+        return f"{option}={os.path.expanduser(value)}"
+    return os.path.expanduser(word)
 
 
 @contextmanager

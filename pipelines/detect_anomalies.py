@@ -152,7 +152,8 @@ def _say(judgement: Judgement, results: Path, page: Path) -> None:
         count = len(judgement.normal_scores)
         lines.append(
             f"note: {count} normal sounds show rates down to {1 / (count + 1):.3g}; this threshold "
-            "is extrapolated from their largest scores"
+            "is extrapolated from their largest scores, and faults may stay below it: give more "
+            f"normal sounds, or --false-alarm-rate {max(0.05, 1 / (count + 1)):.2g}"
         )
     if judgement.curve is not None:
         lines.append(f"auc: {judgement.curve.area:.3f}")

@@ -14,6 +14,7 @@ from audiovae.commands import (
     CheckpointOption,
     ExitStatus,
     UsageProblem,
+    counted,
     end_process,
     load_for_command,
     one_line,
@@ -90,9 +91,9 @@ def embed(
         weights = weights_identity(checkpoint)
         collection, pictures = collect(files, root, checkpoint, weights, display.show)
         save_collection(collection, results)
-        display.write(f"drawing a map of {len(collection)} clips")
+        display.write(f"drawing a map of {counted(len(collection), 'clip')}")
         page = write_map_page(results, collection, pictures, MapFacts(given.name, seed, sound))
-    sys.stdout.write(f"embedded: {len(collection)} clips\nmap: {one_line(page)}\n")
+    sys.stdout.write(f"embedded: {counted(len(collection), 'clip')}\nmap: {one_line(page)}\n")
     failed = status == ExitStatus.FAILED_INPUTS and not allow_errors
     raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
 

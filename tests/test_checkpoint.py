@@ -139,3 +139,12 @@ def test_an_unknown_name_lists_what_ships(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"shipped models \(base, timbre, vocoder\)"):
         find_checkpoint("bass")
     assert find_checkpoint("base").name == "base.safetensors"
+
+
+def test_the_folder_of_a_training_run_is_its_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="the folder of a training run"):
+        find_checkpoint(tmp_path)
+    (tmp_path / "model.safetensors").touch()
+    assert find_checkpoint(tmp_path) == tmp_path / "model.safetensors"
+    (tmp_path / "base.safetensors").touch()
+    assert find_checkpoint(tmp_path) == tmp_path / "base.safetensors"

@@ -61,7 +61,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("checkpoint",),
     ("models", "objectives"),
     ("spectrogram", "audio", "chunks", "gains", "latents", "labels", "pretrained"),
-    ("config", "config_base", "config_reading", "config_vae", "errors"),
+    ("config", "config_base", "config_reading", "config_vae", "errors", "replacing"),
 )
 
 

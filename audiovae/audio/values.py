@@ -80,6 +80,11 @@ class Clip:
                 integers, or its rate or bit depth cannot be.
         """
         wave = self.waveform
+        if not isinstance(wave, np.ndarray):
+            raise ShapeError(
+                f"expected a waveform as a numpy array, got {type(wave).__name__}; convert it, a "
+                "tensor with .numpy()"
+            )
         if wave.ndim != 2 or not np.issubdtype(wave.dtype, np.floating):
             raise ShapeError(
                 f"expected a waveform [channel, sample] of floats in [-1, 1], got {wave.dtype} "

@@ -246,7 +246,6 @@ def _model_lines(path: Path) -> list[str]:
         vae = load_vae(checkpoint, source=str(path))
         lines.append(f"id: {model_id(vae, checkpoint.config, checkpoint.frequency_table)}")
     lines += [f"parameters: {parameters}"]
-    lines += [f"{name}: {value}" for name, value in asdict(checkpoint.provenance).items()]
     if checkpoint.quality_scale:
         lines.append("quality scale: an ideal coder's rate, and the log-mel difference, on the")
         lines.append("clips held back from training; one channel, without headers")
@@ -254,6 +253,10 @@ def _model_lines(path: Path) -> list[str]:
         f"quality {point.quality}: {point.kbps:.2f} kbps, {point.log_mel_l1_db:.2f} dB"
         for point in checkpoint.quality_scale
     ]
+    facts = asdict(checkpoint.provenance)
+    metrics = facts.pop("metrics")
+    lines += [f"{name}: {value}" for name, value in facts.items()]
+    lines += [f"last validation, {name}: {value:g}" for name, value in metrics.items()]
     return lines
 
 

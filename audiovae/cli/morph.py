@@ -15,6 +15,7 @@ from audiovae.commands import (
     QualityOption,
     UsageProblem,
     amount_option,
+    counted,
     load_for_command,
     one_line,
     require_new_audio,
@@ -121,7 +122,16 @@ def morph(
         way.step(destination, 0.5 if amount is None else amount)
     else:
         way.glide(destination, glide)
-    typer.echo(f"{one_line(destination)}: written")
+    typer.echo(written(destination))
+
+
+def written(destination: Path) -> str:
+    """What is told of a sound that was made."""
+    from audiovae.audio import probe_audio
+
+    info = probe_audio(destination)
+    channels = counted(info.num_channels, "channel")
+    return f"{one_line(destination)}: {info.duration_seconds:.2f} s, {channels}"
 
 
 def parse_levels(text: str | None) -> tuple[int, ...] | None:

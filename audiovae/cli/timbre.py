@@ -7,7 +7,13 @@ from typing import Annotated
 
 import typer
 
-from audiovae.cli.morph import KeepLoudnessOption, LevelsOption, LibraryOption, parse_levels
+from audiovae.cli.morph import (
+    KeepLoudnessOption,
+    LevelsOption,
+    LibraryOption,
+    parse_levels,
+    written,
+)
 from audiovae.commands import (
     CheckpointOption,
     DeviceOption,
@@ -125,7 +131,7 @@ def apply(
         levels=wanted, keep_loudness=keep_loudness, quality=quality, polish_steps=polish
     )
     TimbreWay(source, target, model, settings).step(destination, amount)
-    typer.echo(f"{one_line(destination)}: written")
+    typer.echo(written(destination))
 
 
 @app.command(epilog="[bold]Example:[/bold]  audiovae timbre remove oboe")

@@ -143,9 +143,11 @@ class AvaeReader:
                 "give its model file with --checkpoint"
             )
         if model.id != header.model_id:
+            namesake = ", another of that name" if model.name == header.model_name else ""
             raise ModelMismatchError(
-                f"expected {wanted} to decode this file with, got {model.name} (id {model.id}); "
-                "give the model file that wrote it with --checkpoint, or encode the audio again"
+                f"expected {wanted} to decode this file with, got {model.name} (id {model.id})"
+                f"{namesake}; give the model file that wrote it with --checkpoint, or encode the "
+                "audio again"
             )
         require_grid(model)
 

@@ -18,7 +18,7 @@ from audiovae.checkpoint import Model
 from audiovae.chunks import num_chunks
 from audiovae.clips import encode_rows
 from audiovae.compressed import quality_lambda
-from audiovae.errors import AudioReadError, NotAudioError
+from audiovae.errors import AudioReadError, EmptyAudioError, NotAudioError
 from audiovae.rows import Row, chunk_rows
 from audiovae.sources import read_signal
 from audiovae.spectrogram import num_frames
@@ -28,6 +28,7 @@ from audiovae.transform import DEFAULT_QUALITY
 
 _MAX_CHUNKS = 8
 _MAX_FILES = 100
+_AUDIBLE_NATS = 2.0  # above the floor of a log-mel: about -80 dBFS
 
 _logger = logging.getLogger(__name__)
 
@@ -111,10 +112,15 @@ def file_timbre(path: Path, model: Model, *, quality: int = DEFAULT_QUALITY) -> 
     """The timbre of one audio file of any length.
 
     Raises:
-        AudioReadError: If it cannot be read.
+        AudioReadError: If it cannot be read, or is silent.
         ConfigError: If the model has no such quality.
     """
     rows = list(_spread_rows(path, model))
+    audible = model.config.spectrogram.log_floor + _AUDIBLE_NATS
+    if not any(bool((row.log_mel > audible).any()) for row in rows):
+        raise EmptyAudioError(
+            f"{path}: expected sound to take a timbre from, got silence; leave this file out"
+        )
     return timbre_of(encode_rows(rows, model, quality_lambda(model, quality)))
 
 

@@ -9,6 +9,7 @@ from audiovae.errors import CheckpointError
 
 PRETRAINED_DIR = Path(__file__).parent
 VOCODER = "vocoder"
+_OF_RUNS = ("base.safetensors", "model.safetensors")  # of a recipe, of one stage
 OWN_VOCODER = "own"
 """Stands for the vocoder that was trained with a model and lies beside it, or else `VOCODER`."""
 
@@ -19,7 +20,7 @@ def is_shipped(name: str | Path) -> bool:
 
 
 def find_checkpoint(name: str | Path) -> Path:
-    """Path of a shipped model's file, or the given path if there is a file.
+    """Path of a shipped model's file, the given path if there is a file, or the model in a folder.
 
     Raises:
         CheckpointError: If there is neither.
@@ -27,12 +28,13 @@ def find_checkpoint(name: str | Path) -> Path:
     if is_shipped(name):
         return PRETRAINED_DIR / f"{name}.safetensors"
     path = Path(name)
-    if path.is_file():
-        return path
+    for file in (path, *(path / run for run in _OF_RUNS)):
+        if file.is_file():
+            return file
     names = sorted(file.stem for file in PRETRAINED_DIR.glob("*.safetensors"))
     raise CheckpointError(
-        f"{name}: expected the path of a model file or one of the shipped models "
-        f"({', '.join(names) or 'none'}), found neither"
+        f"{name}: expected a model file, the folder of a training run, or one of the shipped "
+        f"models ({', '.join(names) or 'none'}), found none"
     )
 
 

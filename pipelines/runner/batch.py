@@ -139,8 +139,9 @@ class _Batch:
         counts = self._ledger.counts()
         failed = [result for result in refused if isinstance(result, FileFailed)]
         done, skipped = counts["ok"], counts["skipped"] + len(refused) - len(failed)
+        audio = duration(sum(task.seconds for task in tasks))
         sys.stdout.write(
-            f"would do {len(tasks)} files ({duration(sum(t.seconds for t in tasks))} of audio); "
+            f"would do {counted(len(tasks), 'file')} ({audio} of audio); "
             f"{done} are done, {skipped} skipped, {counts['error'] + len(failed)} refused\n"
             f"outputs: {one_line(self._output.name)}\n"
         )
@@ -312,7 +313,8 @@ class _Batch:
             for status, word in (("error", "failed"), ("skipped", "skipped"))
             if counts[status]
         )
-        sys.stdout.write(f"nothing to do: {counts['ok']} files are done{more}\n")
+        verb = "is" if counts["ok"] == 1 else "are"
+        sys.stdout.write(f"nothing to do: {counted(counts['ok'], 'file')} {verb} done{more}\n")
 
     def _status(self) -> ExitStatus:
         """Name the failed inputs on standard error; the manifest implies the exit status."""

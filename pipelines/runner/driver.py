@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from audiovae.commands import counted
 from pipelines.runner.agenda import MIN_PACK_SECONDS, Agenda
 from pipelines.runner.ledger import Ledger
 from pipelines.runner.progress import Progress, Tally
@@ -89,8 +90,8 @@ class Driver:
             if self._stop.requested and not told:
                 told = True
                 sys.stderr.write(
-                    f"stopping: {in_flight} units in flight may still finish; "
-                    "ask again to drop them\n"
+                    f"stopping: {counted(in_flight, 'unit')} in flight may still finish; "
+                    "press Ctrl-C again to drop them\n"
                 )
             if outcome is not None:
                 in_flight -= 1

@@ -130,10 +130,10 @@ def survey(source: Source, output: Storage) -> list[Found]:
         return [replace(_look_at(os.path.join(root, source.name), source.name), named=True)]
     found = sorted(_select(source, output), key=lambda entry: entry.path)
     if not found:
-        what = "/".join(source.pattern) if source.pattern else "directory"
+        matching = f" that matches {'/'.join(source.pattern)}" if source.pattern else ""
         raise UsageProblem(
-            f"expected audio files, found none: '{source.storage.name}' holds no file for this "
-            f"{'pattern: ' + what if source.pattern else what} (hidden files do not count)"
+            f"expected audio files, found none: '{source.storage.name}' holds no file{matching} "
+            "(hidden files do not count)"
         )
     return found
 

@@ -176,12 +176,18 @@ class RecipeRun:
         """
         self._write_record()
         self._started = started
+        was_done = len(self._finished) == len(self._recipe.stages)
         for index, part in enumerate(self._recipe.stages):
             if part.name in self._finished:
                 typer.echo(f"stage={part.name} is done")
                 continue
             self._finished[part.name] = self._train(index, data, asked)
             self._write_record()
+        if was_done:
+            typer.echo(
+                "all stages were done; to train on, give --init with this directory and a new "
+                "--output-dir"
+            )
         return ship(self._dir, [self._dir / part.name for part in self._recipe.stages])
 
     def _train(self, index: int, data: TrainingData, asked: dict[str, float | int]) -> float:

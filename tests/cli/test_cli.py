@@ -11,6 +11,7 @@ import pytest
 
 from audiovae.audio import probe_audio
 from audiovae.cli import main
+from audiovae.pretrained import find_checkpoint
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 CROW = EXAMPLES / "crow.mp3"
@@ -58,6 +59,21 @@ def test_resynth_is_the_decode_of_the_encoded(
     )
     assert status == 2
     assert "--polish" in err
+
+
+def test_home_is_a_path_wherever_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "mine.safetensors").write_bytes(find_checkpoint("base").read_bytes())
+    (tmp_path / "models" / "vocoder.safetensors").write_bytes(
+        find_checkpoint("vocoder").read_bytes()
+    )
+    checkpoint = "--checkpoint=~/models/mine.safetensors"
+    status, _, err = run(capsys, "encode", CROW, "~/crow.avae", checkpoint)
+    assert (status, err) == (0, "")
+    assert (tmp_path / "crow.avae").stat().st_size > 0
 
 
 def test_a_range_and_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,6 +30,7 @@ def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sounds")
     for name, seed in (("a", 0), ("b", 4)):
         write_audio(folder / f"{name}.wav", tones(20_000, seed)[None], 22_050)
+    write_audio(folder / "silence.wav", np.zeros((1, 20_000)), 22_050)
     return folder
 
 
@@ -59,8 +60,8 @@ def test_morph(
     out = tmp_path / "out.flac"
     status, said, err = run(capsys, "morph", sounds / "a.wav", sounds / "b.wav", out, *options)
     assert (status, err) == (0, "")
-    assert said == f"{out}: written\n"
     info, source = probe_audio(out), probe_audio(sounds / "a.wav")
+    assert said == f"{out}: {source.duration_seconds:.2f} s, 1 channel\n"
     assert (info.sample_rate, info.num_samples) == (source.sample_rate, source.num_samples)
 
 
@@ -95,7 +96,9 @@ def test_a_saved_timbre_is_the_file_it_was_measured_on(
     status, _, err = run(capsys, "timbre", "save", "bee", sounds / "a.wav")
     assert status == 1
     assert "add --overwrite" in err
-    assert run(capsys, "timbre", "save", "bee", sounds, "--overwrite")[1].endswith("2 files\n")
+    assert run(capsys, "timbre", "save", "bee", sounds / "a.wav", sounds / "b.wav", "--overwrite")[
+        1
+    ].endswith("2 files\n")
     assert run(capsys, "timbre", "remove", "bee")[0] == 0
     assert run(capsys, "timbre", "list")[1].startswith("no timbre is saved in ")
 
@@ -130,6 +133,7 @@ def test_another_models_timbre_is_refused(
         (["morph", "a.wav", "b.wav", "o.wav", "--checkpoint", "big"], 1, "shipped models"),
         (["timbre", "apply", "nobody", "a.wav", "o.wav"], 1, "got 'nobody'"),
         (["timbre", "save", "no/name", "a.wav"], 1, "expected a name of up to"),
+        (["timbre", "save", "nothing", "silence.wav"], 1, "silence.wav: expected sound to take"),
         (["timbre", "nonsense"], 2, "nonsense"),
     ],
 )

@@ -226,7 +226,7 @@ def test_foreign_outputs_are_never_overwritten_unasked(command: Command, folder:
     assert ended.status == 3
     assert "not in the manifest; move it away or pass --overwrite" in ended.err
     assert precious.read_bytes() == b"precious"
-    assert command(folder, "--output-dir", output).out.startswith("nothing to do: 1 files")
+    assert command(folder, "--output-dir", output).out.startswith("nothing to do: 1 file is")
     assert command(folder, "--output-dir", output, "--overwrite").status == 0
     assert precious.read_bytes() != b"precious"
 

@@ -74,6 +74,9 @@ def test_every_kind_of_sound(
         (("--temperature", "warm"), "numbers from 0 to 2"),
         (("--like", "SOUND", "--keep", "most"), "coarse:N or fine:N"),
         (("--like", "SOUND", "--seconds", "3"), "leave it out"),
+        (("--keep", "coarse:1"), "--keep: expected it with --like"),
+        (("--steps", "3"), "--steps: expected it with --from"),
+        (("--from", "SOUND", "--to", "SOUND", "--num", "3"), "--num: expected it without --from"),
     ],
 )
 def test_contradictions_are_explained(

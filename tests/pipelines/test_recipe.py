@@ -92,5 +92,5 @@ def test_unknown_checkpoint_is_wrong_usage(name: str) -> None:
 
 def test_no_shipped_model_is_said(shipped: Path) -> None:
     (shipped / "base.safetensors").unlink()
-    with pytest.raises(UsageProblem, match=r"shipped models \(vocoder\), found neither"):
+    with pytest.raises(UsageProblem, match=r"shipped models \(vocoder\), found none"):
         weights_identity("base")

@@ -229,7 +229,7 @@ def test_wrong_usage_is_one_line_each(
     in_time = [*given, "--minutes", "1"]
     assert "full, small, tiny" in problem_of(run(capsys, *in_time, "--recipe", "huge"), 1)
     assert "found no" in problem_of(run(capsys, *in_time, "--recipe", "tiny", "--resume"), 2)
-    assert "found neither" in problem_of(run(capsys, *in_time, "--init", "nothing"), 1)
+    assert "found none" in problem_of(run(capsys, *in_time, "--init", "nothing"), 1)
     assert "configs/timbre_small.toml" in problem_of(run(capsys, *in_time, "--init", "timbre"), 1)
     empty = tmp_path / "empty"
     empty.mkdir()
