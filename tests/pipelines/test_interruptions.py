@@ -131,7 +131,7 @@ def test_a_signal_lets_units_finish_and_a_rerun_continues(
         (gated / GATE_NAME).touch()
         written, complaints = run.communicate(timeout=END_SECONDS)
     assert run.returncode == 130
-    assert "1 units in flight may still finish" in complaints
+    assert "1 unit in flight may still finish" in complaints
     assert complaints.splitlines()[-1] == (
         "error: stopped with 2 files to do; run the same command again to continue"
     )
