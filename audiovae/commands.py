@@ -40,7 +40,9 @@ PolishOption = Annotated[
         help="Steps that better the phase of the sound: each costs time, the first help most.",
     ),
 ]
-CheckpointOption = Annotated[str, typer.Option(help="Name of a model, or path of its file.")]
+CheckpointOption = Annotated[
+    str, typer.Option(help="Name of a model, its file, or the folder of a training run.")
+]
 DeviceOption = Annotated[str, typer.Option(help="cpu or cuda.")]
 OverwriteOption = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.")]
 
@@ -204,7 +206,8 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
     except _CommandLineError as problem:
         explained = getattr(problem, "format_message", problem.__str__)().rstrip(".")
         if explained:  # nothing to say where the help was shown for want of a command
-            complain(f"{explained}; see {prog_name} --help")
+            context = getattr(problem, "ctx", None)
+            complain(f"{explained}; see {context.command_path if context else prog_name} --help")
         return ExitStatus.USAGE
     return status if isinstance(status, int) else ExitStatus.DONE
 

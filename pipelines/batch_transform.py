@@ -74,7 +74,8 @@ Amount = Annotated[
 Checkpoint = Annotated[
     str | None,
     typer.Option(
-        help="Name of a model, or path of its file. Default: base, or timbre with --to-timbre.",
+        help="Name of a model, its file, or the folder of a training run. Default: base, or "
+        "timbre with --to-timbre.",
         show_default=False,
     ),
 ]

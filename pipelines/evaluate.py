@@ -57,7 +57,7 @@ writes family.csv and family.md: likelihoods, rates, samples and latent spaces o
 def evaluate(
     context: typer.Context,
     data: Annotated[Path, typer.Option(help="Directory of audio, with all below it.")],
-    checkpoint: Annotated[str, typer.Option(help="Name of a model, or path of its file.")] = "base",
+    checkpoint: CheckpointOption = "base",
     vocoder: Annotated[
         str,
         typer.Option(
