@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
 import typer
 
 from audiovae.commands import (
+    CheckpointOption,
     ExitStatus,
     Interrupted,
     PolishOption,
