@@ -74,6 +74,7 @@ def save(
     path = shelf.save(name, data, overwrite=overwrite)
     left_out = f", {found.num_failed} left out" if found.num_failed else ""
     typer.echo(f"{one_line(path)}: the mean of {counted(found.num_files, 'file')}{left_out}")
+    raise typer.Exit(ExitStatus.FAILED_INPUTS if found.num_failed else ExitStatus.DONE)
 
 
 @app.command("list", epilog="[bold]Example:[/bold]  audiovae timbre list")
