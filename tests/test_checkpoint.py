@@ -20,7 +20,7 @@ from audiovae.checkpoint import (
 from audiovae.config import load_config
 from audiovae.errors import CheckpointError, ModelMismatchError
 from audiovae.models.hvae import HVAE
-from audiovae.pretrained import find_checkpoint
+from audiovae.pretrained import find_checkpoint, is_run
 from audiovae.transform import Transformer, TransformSettings
 from tests.small_models import CONFIGS, load_tiny_model, tiny_vae, write_tiny_model
 
@@ -144,7 +144,9 @@ def test_an_unknown_name_lists_what_ships(tmp_path: Path) -> None:
 def test_the_folder_of_a_training_run_is_its_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="the folder of a training run"):
         find_checkpoint(tmp_path)
+    assert not is_run(tmp_path)
     (tmp_path / "model.safetensors").touch()
+    assert is_run(tmp_path)
     assert find_checkpoint(tmp_path) == tmp_path / "model.safetensors"
     (tmp_path / "base.safetensors").touch()
     assert find_checkpoint(tmp_path) == tmp_path / "base.safetensors"

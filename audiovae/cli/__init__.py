@@ -185,9 +185,10 @@ def info(
 ) -> None:
     """Say what a file is; of a compressed file also what is damaged in it."""
     from audiovae.audio import is_compressed
-    from audiovae.pretrained import is_shipped
+    from audiovae.pretrained import is_run, is_shipped
 
-    if path.suffix == ".safetensors" or (is_shipped(path) and not path.exists()):
+    is_model = path.suffix == ".safetensors" or is_run(path)
+    if is_model or (is_shipped(path) and not path.exists()):
         lines = _model_lines(path)
     elif is_compressed(path):
         from audiovae.inspection import compressed_lines

@@ -19,6 +19,11 @@ def is_shipped(name: str | Path) -> bool:
     return os.sep not in str(name) and (PRETRAINED_DIR / f"{name}.safetensors").is_file()
 
 
+def is_run(path: str | Path) -> bool:
+    """Whether a path is the folder of a training run, with its model in it."""
+    return any((Path(path) / name).is_file() for name in _OF_RUNS)
+
+
 def find_checkpoint(name: str | Path) -> Path:
     """Path of a shipped model's file, the given path if there is a file, or the model in a folder.
 
