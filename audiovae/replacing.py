@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import time
+import re
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 _SUFFIX: Final = ".part"
+_DRAFT_NAME: Final = re.compile(rf"\.[0-9a-f]{{16}}{re.escape(_SUFFIX)}")
 
 
 @contextmanager
@@ -40,13 +41,11 @@ def draft_of(path: Path) -> Path:
     return path.with_name(f".{uuid.uuid4().hex[:16]}{_SUFFIX}")
 
 
-def remove_stale_drafts(directory: Path, seconds: float) -> None:
-    """Remove drafts that killed processes left in a directory, last written so long ago."""
-    now = time.time()
-    for draft in directory.glob(f".*{_SUFFIX}"):
-        with suppress(OSError):
-            if now - draft.stat().st_mtime > seconds:
-                draft.unlink()
+def remove_drafts(directory: Path) -> None:
+    """Remove drafts that killed processes left in a directory where only the caller writes."""
+    for path in directory.glob(f".*{_SUFFIX}"):
+        if _DRAFT_NAME.fullmatch(path.name):  # and not somebody's unfinished download
+            path.unlink(missing_ok=True)
 
 
 def sync_to_disk(file: Path) -> None:

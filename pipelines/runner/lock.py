@@ -12,17 +12,15 @@ import os
 import socket
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from audiovae.audio.listing import LOCK_NAME
 from audiovae.commands import UsageProblem
-from audiovae.replacing import remove_stale_drafts
+from audiovae.replacing import remove_drafts
 from pipelines.runner.stopping import FatalProblem
 
 if TYPE_CHECKING:
     from pipelines.runner.storage import Storage
-
-_STALE_SECONDS: Final = 3_600.0
 
 
 class OutputLock:
@@ -43,7 +41,7 @@ class OutputLock:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             self._take(self._descriptor)
-            remove_stale_drafts(self._path.parent, _STALE_SECONDS)
+            remove_drafts(self._path.parent)
         except OSError as error:
             raise FatalProblem(
                 f"expected a writable output directory, got '{error.strerror}' for "

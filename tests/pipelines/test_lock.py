@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from audiovae.audio.listing import LOCK_NAME
+from audiovae.replacing import draft_of
 from pipelines.runner.lock import OutputLock, previous_root
 from pipelines.runner.stopping import FatalProblem
 from pipelines.runner.storage import LocalStorage
@@ -44,6 +45,14 @@ def test_lock_dies_with_its_process_and_remembers_the_root(tmp_path: Path) -> No
     assert previous_root(LocalStorage(tmp_path)) == "/inputs"
     with OutputLock(tmp_path, tmp_path):
         assert previous_root(LocalStorage(tmp_path)) == str(tmp_path)
+
+
+def test_drafts_of_a_killed_run_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    draft_of(tmp_path / "report.html").write_text("half")
+    download = tmp_path / ".somebody_else.part"
+    download.touch()
+    with OutputLock(tmp_path, tmp_path):
+        assert {path.name for path in tmp_path.iterdir()} == {LOCK_NAME, download.name}
 
 
 def test_damaged_lock_file_does_not_matter(tmp_path: Path) -> None:
