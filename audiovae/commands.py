@@ -126,6 +126,23 @@ def load_for_command(name: str, device: str) -> Model:
     return load_model(name, device)
 
 
+def refuse_given(context: typer.Context, names: Sequence[str], where: str) -> None:
+    """Refuse options on the command line that would change nothing.
+
+    Args:
+        context: Of the command.
+        names: Parameters of the command.
+        where: Where they have a meaning, and what to do: ends the message.
+
+    Raises:
+        UsageProblem: If one was given.
+    """
+    for name in names:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            raise UsageProblem(f"--{name}: expected it {where}")
+
+
 def require_new(destination: Path, overwrite: bool, *inputs: str | Path) -> None:
     """Refuse an output that cannot be, before anything is computed for it.
 

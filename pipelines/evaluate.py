@@ -18,6 +18,7 @@ from audiovae.commands import (
     UsageProblem,
     complain,
     end_process,
+    refuse_given,
     run_command,
 )
 from audiovae.errors import AudioVAEError, ConfigError
@@ -35,6 +36,16 @@ app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptio
 _OUTPUT_SUFFIX: Final = "_evaluation"
 _OUTPUTS: Final = ("evaluation.csv", "evaluation.md", "rate_distortion.png")
 _MAX_QUALITY: Final = 8
+_OF_ONE_MODEL: Final = (
+    "checkpoint",
+    "vocoder",
+    "qualities",
+    "polish",
+    "visqol",
+    "device",
+    "workers",
+)
+"""Options beside `--family`, whose members are measured as they are."""
 _POLL_SECONDS: Final = 0.25
 
 _EXAMPLE = """
@@ -107,7 +118,7 @@ def evaluate(
 
     results = output_dir or data.resolve().parent / (data.resolve().name + _OUTPUT_SUFFIX)
     if family:
-        _refuse_beside_family(context)
+        refuse_given(context, _OF_ONE_MODEL, "without --family, got both; leave one out")
         _compare(
             FamilyRequest(family, data, train_data, soundfont, max_seconds, samples),
             results,
@@ -136,14 +147,6 @@ def evaluate(
     failed = len(clips) - len(measured)
     typer.echo(f"done clips={len(measured)} failed={failed} results={results}")
     raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
-
-
-def _refuse_beside_family(context: typer.Context) -> None:
-    """The family's members are measured as they are: refuse options that would change nothing."""
-    for name in ("checkpoint", "vocoder", "qualities", "polish", "visqol", "device", "workers"):
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE":
-            raise UsageProblem(f"--{name}: expected it without --family, got both; leave one out")
 
 
 def _compare(request: FamilyRequest, results: Path, overwrite: bool) -> NoReturn:

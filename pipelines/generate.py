@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -21,6 +21,7 @@ from audiovae.commands import (
     end_process,
     load_for_command,
     one_line,
+    refuse_given,
     run_command,
 )
 from audiovae.replacing import replacing
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 _FACTS_NAME: Final = "generate.json"
 _PAGE: Final = "generate"
-_NUM: Final = 8
-_KEEP: Final = "coarse:3"
-_STEPS: Final = 5
+_MEND: Final = "only, where it has a meaning; leave it out, or see --help"
 _TEMPERATURE: Final = "0.7"
 _SECONDS: Final = 6.0
 _SHOWN: Final = 100  # by the page
@@ -80,10 +79,9 @@ class Request:
 
 @app.command(epilog=_EXAMPLE)
 def generate(
+    context: typer.Context,
     output_dir: Annotated[Path, typer.Option(help="Where the sounds go.", show_default=False)],
-    num: Annotated[
-        int | None, typer.Option(min=1, max=1000, help="How many sounds. Default: 8.")
-    ] = None,
+    num: Annotated[int, typer.Option(min=1, max=1000, help="How many sounds.")] = 8,
     seconds: Annotated[
         float | None,
         typer.Option(min=0.1, help="Length; of what is added, with --continue. Default: 6."),
@@ -101,11 +99,8 @@ def generate(
         Path | None, typer.Option(help="Vary this clip: keep some levels, draw the others.")
     ] = None,
     keep: Annotated[
-        str | None,
-        typer.Option(
-            help="With --like: coarse:N or fine:N, how many levels stay. Default: coarse:3."
-        ),
-    ] = None,
+        str, typer.Option(help="With --like: coarse:N or fine:N, how many levels stay.")
+    ] = "coarse:3",
     go_on: Annotated[
         Path | None, typer.Option("--continue", help="Continue this clip for --seconds.")
     ] = None,
@@ -114,11 +109,8 @@ def generate(
     ] = None,
     end: Annotated[Path | None, typer.Option("--to", help="See --from.")] = None,
     steps: Annotated[
-        int | None,
-        typer.Option(
-            min=2, max=100, help="With --from: sounds on the way, with both ends. Default: 5."
-        ),
-    ] = None,
+        int, typer.Option(min=2, max=100, help="With --from: sounds on the way, with both ends.")
+    ] = 5,
     along: Annotated[
         Literal["line", "arc"], typer.Option(help="With --from: straight, or on the sphere.")
     ] = "line",
@@ -143,14 +135,13 @@ def generate(
     from audiovae.sources import probe_source
     from pipelines.runner.local import resolve_device
 
-    _require_company(
-        {"--keep": keep, "--steps": steps, "--num": num},
-        {"--keep": like is not None, "--steps": start is not None, "--num": start is None},
-    )
-    keep = keep or _KEEP
-    request = Request(
-        num or _NUM, seconds, seed, like, keep, go_on, start, end, steps or _STEPS, along
-    )
+    if like is None:
+        refuse_given(context, ("keep",), f"with --like {_MEND}")
+    if start is None:
+        refuse_given(context, ("steps",), f"with --from {_MEND}")
+    else:
+        refuse_given(context, ("num",), f"without --from {_MEND}")
+    request = Request(num, seconds, seed, like, keep, go_on, start, end, steps, along)
     _check(request, output_dir, overwrite)
     temperatures = _numbers(temperature)
     for source in request.sources:
@@ -259,17 +250,6 @@ def _write_facts(path: Path, request: Request, facts: dict[str, object]) -> None
     }
     with replacing(path) as draft:
         draft.write_text(json.dumps(facts | asked, indent=2) + "\n", encoding="utf-8")
-
-
-def _require_company(given: Mapping[str, object], has_a_use: Mapping[str, bool]) -> None:
-    """Refuse options that would change nothing."""
-    company = {"--keep": "with --like", "--steps": "with --from", "--num": "without --from"}
-    for option, value in given.items():
-        if value is not None and not has_a_use[option]:
-            raise UsageProblem(
-                f"{option}: expected it {company[option]} only, where it has a meaning; leave it "
-                "out, or see --help"
-            )
 
 
 def _check(request: Request, output_dir: Path, overwrite: bool) -> None:
