@@ -80,7 +80,7 @@ def detect_anomalies(
     input_root(normal)
     if labels is not None and not labels.is_file():
         raise UsageProblem(f"--labels: expected a CSV file, got '{labels}'; check the path")
-    beside = Path(os.path.abspath(test.expanduser()))
+    beside = Path(os.path.abspath(test))
     results = Path(os.path.abspath(output_dir or beside.parent / (beside.name + _OUTPUT_SUFFIX)))
     _require_apart(results, root, input_root(normal))
     require_ours(LocalStorage(results), (PAGE_NAME, SCORES_NAME, SECONDS_NAME, RESULT_NAME))

@@ -77,7 +77,7 @@ def embed(
     from pipelines.training_display import CountingDisplay
 
     root = input_root(directory)
-    given = Path(os.path.abspath(directory.expanduser()))
+    given = Path(os.path.abspath(directory))
     results = Path(os.path.abspath(output_dir or given.parent / (given.name + _OUTPUT_SUFFIX)))
     if root == results or results in root.parents:
         raise UsageProblem(

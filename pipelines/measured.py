@@ -68,7 +68,7 @@ def input_root(given: Path) -> Path:
     Raises:
         UsageProblem: If there is no such file or directory.
     """
-    path = Path(os.path.abspath(given.expanduser()))
+    path = Path(os.path.abspath(given))
     if not path.exists():
         raise UsageProblem(
             f"expected a directory of audio, got '{given}', which does not exist; "

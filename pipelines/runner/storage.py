@@ -88,7 +88,7 @@ def open_storage(text: str) -> Storage:
         UsageProblem: If it is a URI of a kind that cannot be reached from here.
     """
     if not is_uri(text):
-        return LocalStorage(Path(os.path.abspath(os.path.expanduser(text))))
+        return LocalStorage(Path(os.path.abspath(text)))
     for scheme in _LOCAL_SCHEMES:
         if text.startswith(scheme):
             return LocalStorage(_path_of(text, scheme))
