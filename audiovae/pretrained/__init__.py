@@ -9,7 +9,10 @@ from audiovae.errors import CheckpointError
 
 PRETRAINED_DIR = Path(__file__).parent
 VOCODER = "vocoder"
-_OF_RUNS = ("base.safetensors", "model.safetensors")  # of a recipe, of one stage
+MODEL_NAME = "model.safetensors"
+"""What a stage of training writes."""
+RUN_MODELS = ("base.safetensors", MODEL_NAME)
+"""The model in the folder of a run: of a recipe, or of one stage."""
 OWN_VOCODER = "own"
 """Stands for the vocoder that was trained with a model and lies beside it, or else `VOCODER`."""
 
@@ -21,7 +24,7 @@ def is_shipped(name: str | Path) -> bool:
 
 def is_run(path: str | Path) -> bool:
     """Whether a path is the folder of a training run, with its model in it."""
-    return any((Path(path) / name).is_file() for name in _OF_RUNS)
+    return any((Path(path) / name).is_file() for name in RUN_MODELS)
 
 
 def find_checkpoint(name: str | Path) -> Path:
@@ -33,7 +36,7 @@ def find_checkpoint(name: str | Path) -> Path:
     if is_shipped(name):
         return PRETRAINED_DIR / f"{name}.safetensors"
     path = Path(name)
-    for file in (path, *(path / run for run in _OF_RUNS)):
+    for file in (path, *(path / run for run in RUN_MODELS)):
         if file.is_file():
             return file
     names = sorted(file.stem for file in PRETRAINED_DIR.glob("*.safetensors"))

@@ -21,10 +21,10 @@ from audiovae.checkpoint import Checkpoint, Provenance, load_vae, save_vae
 from audiovae.config import ModelConfig
 from audiovae.models.blocks import step_mask
 from audiovae.models.normality import EDGE_FRAMES, STEP_FRAMES, NormalityClassifier
+from audiovae.pretrained import MODEL_NAME
 from audiovae.training.crops import draw_crops, to_device
 from audiovae.training.data import Corpus, log_mel_statistics
 from audiovae.training.disturbances import Disturber, Frames
-from audiovae.training.initial import MODEL_NAME
 from audiovae.training.loop import Update, Validation
 from audiovae.training.precision import autocast
 from audiovae.training.state import Progress

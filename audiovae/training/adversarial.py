@@ -37,6 +37,7 @@ from audiovae.latents import Conditions
 from audiovae.models.hvae import HVAE
 from audiovae.models.vocoder import PredictedSTFT, Vocoder
 from audiovae.objectives.elbo import energy_error
+from audiovae.pretrained import MODEL_NAME
 from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db
 from audiovae.training.adversary import NETWORK, Adversary
 from audiovae.training.augment import augment_waveform
@@ -45,7 +46,7 @@ from audiovae.training.conditions import draw_quality
 from audiovae.training.crops import draw_crops
 from audiovae.training.data import Corpus, to_float
 from audiovae.training.figures import save_spectrogram_pairs
-from audiovae.training.initial import DISCRIMINATORS_NAME, MODEL_NAME, VOCODER_NAME
+from audiovae.training.initial import DISCRIMINATORS_NAME, VOCODER_NAME
 from audiovae.training.listening import SoundFigures, heard_clips, listen
 from audiovae.training.loop import Update, Validation
 from audiovae.training.precision import autocast

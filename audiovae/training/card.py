@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from audiovae.checkpoint import Checkpoint, load_checkpoint
+from audiovae.pretrained import MODEL_NAME
 
 CARD_NAME, CURVES_NAME = "card.md", "curves.png"
 _FEW_POINTS = 20  # fewer than these are marked: a line of one would not be seen
@@ -24,7 +25,7 @@ def write_model_card(run_dir: Path) -> Path:
     Raises:
         CheckpointError: If the model file cannot be read.
     """
-    checkpoint = load_checkpoint(run_dir / "model.safetensors")
+    checkpoint = load_checkpoint(run_dir / MODEL_NAME)
     _draw_curves(run_dir)
     card = run_dir / CARD_NAME
     card.write_text(model_card(checkpoint, [CURVES_NAME]), encoding="utf-8")

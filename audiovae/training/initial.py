@@ -15,11 +15,11 @@ from torch import nn
 from audiovae.checkpoint import Checkpoint, Provenance, fill, load_checkpoint
 from audiovae.config import ModelConfig
 from audiovae.errors import CheckpointError, ConfigError
-from audiovae.pretrained import find_checkpoint
+from audiovae.pretrained import RUN_MODELS, find_checkpoint
 
-MODEL_NAME, VOCODER_NAME = "model.safetensors", "vocoder.safetensors"
+VOCODER_NAME = "vocoder.safetensors"
 DISCRIMINATORS_NAME = "discriminators.safetensors"
-_NAMES = ("base.safetensors", MODEL_NAME, VOCODER_NAME, DISCRIMINATORS_NAME)
+_NAMES = (*RUN_MODELS, VOCODER_NAME, DISCRIMINATORS_NAME)
 _TABLES = {
     "vae": ("spectrogram", "vae", "bottleneck", "quality", "timbre", "label", "pitch"),
     "vocoder": ("spectrogram", "vocoder"),

@@ -28,6 +28,7 @@ from audiovae.models.hvae import HVAE
 from audiovae.models.latent_group import LatentGroup
 from audiovae.models.output import VAEOutput
 from audiovae.objectives.elbo import elbo_terms
+from audiovae.pretrained import MODEL_NAME
 from audiovae.spectrogram import log_mel_to_db
 from audiovae.training.compiling import compiled
 from audiovae.training.crops import to_device
@@ -213,7 +214,7 @@ class TimbreTask:
         """Write `model.safetensors`."""
         model = cast(HVAE, averaged["vae"])
         provenance = self.provenance.after(progress.step, progress.seconds, progress.metrics)
-        save_vae(self.run_dir / "model.safetensors", model, provenance, ())
+        save_vae(self.run_dir / MODEL_NAME, model, provenance, ())
 
 
 def disagreement(output: VAEOutput, pairs: int) -> Tensor:

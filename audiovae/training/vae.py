@@ -17,6 +17,7 @@ from audiovae.config import ModelConfig
 from audiovae.models.hvae import HVAE
 from audiovae.models.output import VAEOutput
 from audiovae.objectives.elbo import elbo_terms
+from audiovae.pretrained import MODEL_NAME
 from audiovae.training.augment import augment_log_mel
 from audiovae.training.compiling import compiled
 from audiovae.training.conditions import ConditionSource
@@ -134,7 +135,7 @@ class VAETask:
         """Write `model.safetensors` with the quality scale of the last validation."""
         model = cast(HVAE, averaged["vae"])
         provenance = self.provenance.after(progress.step, progress.seconds, progress.metrics)
-        save_vae(self.run_dir / "model.safetensors", model, provenance, self.quality_scale)
+        save_vae(self.run_dir / MODEL_NAME, model, provenance, self.quality_scale)
 
     def _measure(self, model: HVAE, outputs: list[tuple[Tensor, VAEOutput]]) -> dict[str, float]:
         terms = [elbo_terms(model, x, y, self.config.objective) for x, y in outputs]

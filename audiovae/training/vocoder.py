@@ -24,6 +24,7 @@ from audiovae.objectives.spectral import (
     mel_distance,
     phase_losses,
 )
+from audiovae.pretrained import MODEL_NAME
 from audiovae.spectrogram import log_mel_spectrogram
 from audiovae.training.adversary import NETWORK, Adversary
 from audiovae.training.augment import augment_waveform
@@ -31,7 +32,7 @@ from audiovae.training.compiling import compiled
 from audiovae.training.crops import draw_crops
 from audiovae.training.data import Corpus, to_float
 from audiovae.training.figures import save_spectrogram_pairs
-from audiovae.training.initial import DISCRIMINATORS_NAME, MODEL_NAME
+from audiovae.training.initial import DISCRIMINATORS_NAME
 from audiovae.training.listening import listen
 from audiovae.training.loop import Update, Validation
 from audiovae.training.precision import autocast

@@ -14,10 +14,10 @@ from audiovae.analysis.profile import BLOCK_FRAMES
 from audiovae.checkpoint import Provenance, load_model
 from audiovae.commands import Interrupted
 from audiovae.generation import Studio, Wish
-from audiovae.pretrained import find_checkpoint
+from audiovae.pretrained import MODEL_NAME, find_checkpoint
 from audiovae.training.adapting import AdaptingTask, adapting_config
 from audiovae.training.decoding import audio_paths
-from audiovae.training.initial import MODEL_NAME, initial_weights
+from audiovae.training.initial import initial_weights
 from audiovae.training.loop import train
 from audiovae.training.state import STATE_NAME
 from pipelines.runner.local import resolve_device

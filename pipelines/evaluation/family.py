@@ -20,7 +20,7 @@ from audiovae.audio import Clip, mixed_to_mono, read_audio
 from audiovae.commands import Interrupted, UsageProblem, complain
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioReadError
-from audiovae.pretrained import find_checkpoint
+from audiovae.pretrained import MODEL_NAME, find_checkpoint
 from audiovae.spectrogram import log_mel_spectrogram
 from audiovae.training.decoding import audio_paths
 from audiovae.training.shard_index import is_shards
@@ -33,7 +33,6 @@ from pipelines.evaluation.family_tables import FamilyRow, csv_text, report, tabl
 from pipelines.evaluation.notes import RenderedNotes, render_notes
 from pipelines.training_display import CountingDisplay
 
-MODEL_NAME: Final = "model.safetensors"
 OUTPUTS: Final = ("family.csv", "family.md")
 _MAX_SECONDS: Final = 10.0  # a chunk holds 11.9 s
 _MAX_TRAINING_FILES: Final = 1000

@@ -11,7 +11,8 @@ import typer
 
 from audiovae.commands import UsageProblem
 from audiovae.config import load_config
-from audiovae.training.initial import MODEL_NAME, initial_weights
+from audiovae.pretrained import MODEL_NAME
+from audiovae.training.initial import initial_weights
 from audiovae.training.state import STATE_NAME
 from pipelines.runner.lock import OutputLock
 from pipelines.training.corpora import TrainingData

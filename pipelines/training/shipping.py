@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from audiovae.checkpoint import load_checkpoint
+from audiovae.pretrained import MODEL_NAME
 from audiovae.replacing import replacing
 from audiovae.training.card import CURVES_NAME, model_card
-from audiovae.training.initial import DISCRIMINATORS_NAME, MODEL_NAME, VOCODER_NAME
+from audiovae.training.initial import DISCRIMINATORS_NAME, VOCODER_NAME
 
 _SHIPPED = {"vae": "base", "vocoder": "vocoder"}
 
