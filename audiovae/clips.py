@@ -31,7 +31,15 @@ from audiovae.errors import ShapeError
 from audiovae.latents import Latents, join_latents
 from audiovae.reconstruct import Reconstructor
 from audiovae.rows import Row, chunk_rows, quality_conditions, stack_rows
-from audiovae.stretches import Coding, Signal, Stopwatch, Stretch, channel_of, coded_channels
+from audiovae.stretches import (
+    Coding,
+    Signal,
+    Stopwatch,
+    Stretch,
+    channel_of,
+    coded_channels,
+    stitch_angles,
+)
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.timbre.detail import decode_with_detail, with_detail
 from audiovae.transform import DEFAULT_QUALITY
@@ -90,7 +98,11 @@ def decode(
         stitch(log_mels[at : at + len(chunks)], 0, total)
         for at in range(0, len(log_mels), len(chunks))
     )
-    coding = Coding(signal.stretch, channel_of(signal), stitched)
+    angles = tuple(
+        stitch_angles([signal.angles[i][signal.sources[i][channel]] for i in chunks], 0, total)
+        for channel in coded_channels(signal)
+    )
+    coding = Coding(signal.stretch, channel_of(signal), stitched, angles)
     reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
     sound = reconstructor.sound([coding], Stopwatch())[0]
     sound = resample(sound, config.sample_rate, like.sample_rate)

@@ -61,12 +61,12 @@ def _places(decoded: Tensor) -> tuple[Tensor, Tensor]:
     """Weights `[band, mel]` and `[block, frame]` of a gain at every place."""
     mels, frames = decoded.shape[-2:]
     return (
-        _hats(NUM_BANDS, mels, decoded.device),
-        _hats(num_blocks(frames), frames, decoded.device),
+        hats(NUM_BANDS, mels, decoded.device),
+        hats(num_blocks(frames), frames, decoded.device),
     )
 
 
-def _hats(count: int, length: int, device: torch.device) -> Tensor:
+def hats(count: int, length: int, device: torch.device) -> Tensor:
     """`[count, length]`: linear between the middles of equal parts, constant beyond the outer."""
     places = (torch.arange(length, dtype=torch.float64, device=device) + 0.5) * (count / length)
     from_middles = (places - 0.5).clamp(0, count - 1)

@@ -27,7 +27,7 @@ def compressed_lines(path: Path, checkpoint: str | None = None) -> tuple[list[st
         header = reader.header
         asked = f"quality {header.quality}" if header.quality else "a rate or size"
         lines = [
-            "container: avae 1",
+            f"container: avae {reader.version}",
             f"model: {header.model_name or '(no name)'} (id {header.model_id})",
             f"bottleneck: {header.kind}",
             f"asked for: {asked}",
@@ -55,7 +55,7 @@ def _walk(reader: AvaeReader, checkpoint: str | None) -> tuple[list[str], list[s
         model, why = None, str(error)
     damage: list[str] = []
     level_bits: dict[str, float] = {}
-    corrections, gain_bits = 0, 0.0
+    corrections, side_bits = 0, 0.0
     for index in range(header.num_chunks):
         for channel in header.coded_channels:
             try:
@@ -63,7 +63,7 @@ def _walk(reader: AvaeReader, checkpoint: str | None) -> tuple[list[str], list[s
                 if model is not None:
                     measured = measure_chunk(model, chunk, header.log_lambda)
                     corrections += measured.corrections_bytes
-                    gain_bits += measured.gain_bits
+                    side_bits += measured.side_bits
                     for name, bits in zip(
                         model.vae.config.level_names, measured.level_bits, strict=True
                     ):
@@ -73,6 +73,7 @@ def _walk(reader: AvaeReader, checkpoint: str | None) -> tuple[list[str], list[s
     if model is None:
         return [f"kbps by level: unknown: {why}"], damage
     seconds = header.duration_seconds
-    by_part = {**{f"at {name}": bits for name, bits in level_bits.items()}, "of gains": gain_bits}
+    by_part = {f"at {name}": bits for name, bits in level_bits.items()}
+    by_part["of gains and angles"] = side_bits
     rates = [f"kbps {part}: {bits / 1000 / seconds:.4f}" for part, bits in by_part.items()]
     return [f"bytes of corrections: {corrections}", *rates], damage

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,6 +15,7 @@ from audiovae.audio import AudioReader, ResampledReader
 from audiovae.checkpoint import Model, QualityPoint
 from audiovae.chunks import chunk_range
 from audiovae.codec import AvaeHeader, chunk_bytes, head_bytes
+from audiovae.coherence import Angles
 from audiovae.compressed import file_header
 from audiovae.errors import ConfigError
 from audiovae.reconstruct import Reconstructor
@@ -255,10 +256,12 @@ class _SampledChunk:
     Attributes:
         sources: For each channel the channel that is coded for it there.
         log_mels: Of each of these, `[mel, frame]`.
+        angles: Of each of these; None in phase.
     """
 
     sources: tuple[int, ...]
     log_mels: dict[int, Tensor]
+    angles: Mapping[int, Angles | None]
 
 
 class _SampledChunks:
@@ -292,7 +295,8 @@ class _SampledChunks:
         chunks = iter(map(self._read, self._indices) if self._kept is None else self._kept)
         while batch := list(islice(chunks, _MEASURED_TOGETHER)):
             log_mels = [log_mel for chunk in batch for log_mel in chunk.log_mels.values()]
-            payloads = iter(self._reconstructor.payload_bytes(log_mels, log_lambda))
+            angles = [chunk.angles[one] for chunk in batch for one in chunk.log_mels]
+            payloads = iter(self._reconstructor.payload_bytes(log_mels, angles, log_lambda))
             for chunk in batch:
                 sources.append(chunk.sources)
                 sizes.append({one: chunk_bytes(next(payloads)) for one in chunk.log_mels})
@@ -316,4 +320,5 @@ class _SampledChunks:
         here = sorted(set(sources))
         read = held_samples(signal.waveform[here], start)
         log_mel = log_mel_window(read, stretch.num_samples, frames.start, frames.stop, config)
-        return _SampledChunk(sources, dict(zip(here, log_mel, strict=True)))
+        log_mels = dict(zip(here, log_mel, strict=True))
+        return _SampledChunk(sources, log_mels, signal.angles_in(index, sources))

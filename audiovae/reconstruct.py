@@ -29,9 +29,18 @@ from audiovae.chunks import (
     stitch,
 )
 from audiovae.codec import CodedChunk, decode_chunks, encode_chunks
+from audiovae.coherence import Angles
 from audiovae.latents import Conditions
 from audiovae.limiter import REACH_SAMPLES, limit_peaks
-from audiovae.rows import CodedRow, Row, Window, chunk_rows, quality_conditions, stack_rows
+from audiovae.rows import (
+    CodedRow,
+    Row,
+    Window,
+    chunk_rows,
+    quality_conditions,
+    stack_angles,
+    stack_rows,
+)
 from audiovae.spectrogram import log_mel_to_db
 from audiovae.stretches import (
     Codable,
@@ -41,6 +50,7 @@ from audiovae.stretches import (
     Waveform,
     channel_of,
     coded_channels,
+    stitch_angles,
 )
 from audiovae.synthesis import DEFAULT_POLISH_STEPS, Synthesizer
 from audiovae.timbre.detail import detailed, with_detail
@@ -118,20 +128,22 @@ class Reconstructor:
                 for i, one in enumerate(coded)
             ]
 
-    def _stitched(self, coded: Coded, decoded: Mapping[tuple[int, int], Tensor]) -> Coding:
+    def _stitched(
+        self, coded: Coded, decoded: Mapping[tuple[int, int], tuple[Tensor, Angles | None]]
+    ) -> Coding:
         """Chunks of one file joined; those that are missing are silent."""
         needed = coded.stretch.chunks_needed(self.spectrogram)
         total = coded.stretch.frames(self.spectrogram)
         silence = torch.full((self.spectrogram.num_mels, CHUNK_FRAMES), self.spectrogram.log_floor)
-        by_channel = [
-            [
-                decoded.get((channel, chunk), silence[:, : len(chunk_range(chunk, total))])
+        log_mels, angles = [], []
+        for channel in sorted(set(coded.channel_of)):
+            own = [
+                decoded.get((channel, chunk), (silence[:, : len(chunk_range(chunk, total))], None))
                 for chunk in needed
             ]
-            for channel in sorted(set(coded.channel_of))
-        ]
-        stitched = tuple(stitch(log_mels, needed[0], total) for log_mels in by_channel)
-        return Coding(coded.stretch, coded.channel_of, stitched)
+            log_mels.append(stitch([log_mel for log_mel, _ in own], needed[0], total))
+            angles.append(stitch_angles([angle for _, angle in own], needed[0], total))
+        return Coding(coded.stretch, coded.channel_of, tuple(log_mels), tuple(angles))
 
     @torch.inference_mode()
     def sound(self, codings: Sequence[Coding], watch: Stopwatch) -> list[Waveform]:
@@ -147,8 +159,10 @@ class Reconstructor:
             ]
 
     @torch.inference_mode()
-    def payload_bytes(self, log_mels: Sequence[Tensor], log_lambda: float) -> list[int]:
-        """Bytes of each chunk's payload under a lambda; `log_mels` are `[mel, frame]`."""
+    def payload_bytes(
+        self, log_mels: Sequence[Tensor], angles: Sequence[Angles | None], log_lambda: float
+    ) -> list[int]:
+        """Bytes of the payload under a lambda of each chunk: log-mel `[mel, frame]`, and angles."""
         sizes: dict[int, int] = {}
         shapes = [padded_frames(log_mel.shape[1]) for log_mel in log_mels]
         for shape, indices in batches_by_shape(shapes, self._batch_frames):
@@ -156,7 +170,8 @@ class Reconstructor:
                 [log_mels[i] for i in indices], shape, self._batch_frames, self.device
             )
             conditions = quality_conditions([log_lambda], len(lengths), self.device)
-            made = encode_chunks(self._model, log_mel, lengths, conditions, len(indices))
+            of_rows = [angles[i] for i in indices]
+            made = encode_chunks(self._model, log_mel, lengths, conditions, len(indices), of_rows)
             sizes |= {i: len(chunk.payload) for i, chunk in zip(indices, made, strict=True)}
         return [sizes[i] for i in range(len(log_mels))]
 
@@ -195,11 +210,12 @@ class Reconstructor:
             else:
                 decoded = self._move.decode(vae, latents, log_mel, own)
         else:
-            made = encode_chunks(self._model, log_mel, lengths, conditions, len(own))
-            decoded = decode_chunks(
+            angles = [row.angles for row in own]
+            made = encode_chunks(self._model, log_mel, lengths, conditions, len(own), angles)
+            decoded, _ = decode_chunks(
                 self._model, made, log_mel.shape[2], conditions, num_rows=len(lengths)
             )
-            bits = [sum(chunk.level_bits) + chunk.gain_bits for chunk in made]
+            bits = [sum(chunk.level_bits) + chunk.side_bits for chunk in made]
             chunks = list(made)
         rows = decoded.cpu()
         return [
@@ -209,17 +225,19 @@ class Reconstructor:
 
     def _decode_rows(
         self, chunks: Sequence[CodedChunk], log_lambdas: Sequence[float | None]
-    ) -> list[Tensor]:
-        decoded: dict[int, Tensor] = {}
+    ) -> list[tuple[Tensor, Angles | None]]:
+        """Log-mel `[mel, frame]` and angles of each chunk."""
+        decoded: dict[int, tuple[Tensor, Angles | None]] = {}
         shapes = [padded_frames(chunk.num_frames) for chunk in chunks]
         for shape, indices in batches_by_shape(shapes, self._batch_frames):
             num_rows = batch_rows(shape, self._batch_frames)
             own = [log_lambdas[i] for i in indices]
             conditions = quality_conditions(own, num_rows, self.device)
             rows = [chunks[i] for i in indices]
-            log_mel = decode_chunks(self._model, rows, shape, conditions, num_rows).cpu()
+            log_mel, angles = decode_chunks(self._model, rows, shape, conditions, num_rows)
+            log_mel = log_mel.cpu()
             for place, i in enumerate(indices):
-                decoded[i] = log_mel[place, :, : chunks[i].num_frames]
+                decoded[i] = (log_mel[place, :, : chunks[i].num_frames], angles[place])
         return [decoded[i] for i in range(len(chunks))]
 
     def _coding(self, signal: Codable, own: list[tuple[Row, CodedRow]]) -> Coding:
@@ -231,7 +249,11 @@ class Reconstructor:
             stitch([c.log_mel for r, c in own if r.channel == channel], first, total)
             for channel in channels
         )
-        coding = Coding(stretch, channel_of(signal), log_mels)
+        angles = tuple(
+            stitch_angles([r.angles for r, _ in own if r.channel == channel], first, total)
+            for channel in channels
+        )
+        coding = Coding(stretch, channel_of(signal), log_mels, angles)
         if self._move is not None or self._model.vae.timbre is not None:
             return coding  # meant to differ, or held up by detail that no bits are counted for
         wanted = [(r, c) for r, c in own if stretch.first_chunk <= r.chunk < stretch.last_chunk]
@@ -255,12 +277,15 @@ class Reconstructor:
         context = self._synthesizer.context_frames + self._reach_frames
         shape = padded_frames(total) if num_chunks(total) == 1 else CHUNK_FRAMES + 2 * context
         for channel, log_mel in enumerate(coding.log_mels):
+            angles = coding.angles[channel] if coding.angles else None
             for chunk in range(stretch.first_chunk, stretch.last_chunk):
                 core = core_range(chunk, total)
                 start = max(0, core.start - context)
                 stop = min(total, core.stop + context)
                 keep = FrameRange(core.start - start, core.stop - start)
-                yield Window(index, channel, log_mel[:, start - base : stop - base], keep, shape)
+                here = slice(start - base, stop - base)
+                turned = None if angles is None else angles[:, here]
+                yield Window(index, channel, log_mel[:, here], turned, keep, shape)
 
     def _vocode(self, windows: list[Window]) -> list[Waveform]:
         hop = self.spectrogram.hop_samples
@@ -273,7 +298,8 @@ class Reconstructor:
             # Only their places in a chunk's step count, and what is kept begins with one.
             starts = [-windows[i].keep.start for i in indices] + [0] * (len(lengths) - len(indices))
             first_frames = torch.tensor(starts, device=self.device)
-            sound = self._synthesizer(log_mel, lengths, first_frames).cpu().numpy()
+            angles = stack_angles([windows[i] for i in indices], len(lengths), self.device)
+            sound = self._synthesizer(log_mel, lengths, first_frames, angles).cpu().numpy()
             for place, i in enumerate(indices):
                 audible = self._audible(windows[i])
                 pieces[i] = sound[place, audible.start * hop : audible.stop * hop]

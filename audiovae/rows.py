@@ -10,6 +10,8 @@ from torch import Tensor
 
 from audiovae.chunks import FrameRange, batch_rows, chunk_range, pad_frames
 from audiovae.codec import CodedChunk
+from audiovae.coherence import Angles
+from audiovae.gains import NUM_BANDS
 from audiovae.latents import Conditions
 from audiovae.stretches import Codable, coded_channels
 
@@ -24,6 +26,7 @@ class Row:
         chunk: Which chunk.
         frames: The frames of the file that it covers.
         log_mel: `[mel, frame]`.
+        angles: To the first channel; None if it is in phase.
     """
 
     signal: int
@@ -31,6 +34,7 @@ class Row:
     chunk: int
     frames: FrameRange
     log_mel: Tensor
+    angles: Angles | None
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Window:
         coding: Which coding it is of.
         channel: Which of its channels.
         log_mel: `[mel, frame]`.
+        angles: `[band, frame]`, radians; None if it is in phase with the first channel.
         keep: The frames that are kept.
         shape_frames: Padded length of the batch it goes into.
     """
@@ -63,6 +68,7 @@ class Window:
     coding: int
     channel: int
     log_mel: Tensor
+    angles: Tensor | None
     keep: FrameRange
     shape_frames: int
 
@@ -78,10 +84,11 @@ def chunk_rows(index: int, signal: Codable) -> Iterator[Row]:
     coded = coded_channels(signal)
     for place, channel in enumerate(coded):
         for chunk in stretch.chunks_needed(config):
-            source = coded.index(signal.sources[chunk][channel])
+            source = signal.sources[chunk][channel]
             frames = chunk_range(chunk, total)
             start, stop = frames.start - needed.start, frames.stop - needed.start
-            yield Row(index, place, chunk, frames, log_mel[source, :, start:stop])
+            own = log_mel[coded.index(source), :, start:stop]
+            yield Row(index, place, chunk, frames, own, signal.angles[chunk][source])
 
 
 def stack_rows(
@@ -94,6 +101,17 @@ def stack_rows(
     padded = torch.nn.functional.pad(padded, (0, 0, 0, 0, 0, missing))
     counts = torch.tensor(lengths + [1] * missing, device=device)
     return padded.to(device), counts
+
+
+def stack_angles(windows: Sequence[Window], num_rows: int, device: torch.device) -> Tensor | None:
+    """Angles of windows as those of a batch: `[batch, band, frame]`; None if all are in phase."""
+    if all(window.angles is None for window in windows):
+        return None
+    stacked = torch.zeros(num_rows, NUM_BANDS, windows[0].shape_frames, device=device)
+    for row, window in zip(stacked, windows, strict=False):
+        if window.angles is not None:
+            row[:, : window.angles.shape[1]] = window.angles
+    return stacked
 
 
 def quality_conditions(

@@ -10,12 +10,15 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from audiovae.chunks import FrameRange, chunk_range, num_chunks
+from audiovae.chunks import FrameRange, chunk_range, num_chunks, stitch
 from audiovae.codec import CodedChunk
+from audiovae.coherence import Angles, angles_of_frames, measure_angles
 from audiovae.config import SpectrogramConfig
+from audiovae.gains import NUM_BANDS
 from audiovae.spectrogram import ReadSamples, log_mel_window, num_frames
 
 SPAN_CHUNKS = 8
@@ -90,6 +93,10 @@ class Codable(Protocol):
     def sources(self) -> Mapping[int, tuple[int, ...]]:
         """In each chunk needed, for each channel the channel that is coded for it there."""
 
+    @property
+    def angles(self) -> Mapping[int, Mapping[int, Angles | None]]:
+        """In each chunk needed, the angles of each channel that is coded there; None in phase."""
+
     def log_mel(self) -> Tensor:
         """`[channel, mel, frame]` of the chunks needed, of the channels that are coded."""
 
@@ -121,11 +128,31 @@ class Signal:
         needed = self.stretch.chunks_needed(self.config)
         return {chunk: self.sources_in(chunk) for chunk in needed}
 
-    def sources_in(self, chunk: int) -> tuple[int, ...]:
-        """The same of one chunk."""
+    @cached_property
+    def angles(self) -> Mapping[int, Mapping[int, Angles | None]]:
+        """In each chunk, the angles of each channel that is coded there; None in phase."""
+        needed = self.stretch.chunks_needed(self.config)
+        return {chunk: self.angles_in(chunk, self.sources[chunk]) for chunk in needed}
+
+    def angles_in(self, chunk: int, sources: tuple[int, ...]) -> Mapping[int, Angles | None]:
+        """The same of one chunk, of which the sources are known."""
+        frames = len(chunk_range(chunk, self.stretch.frames(self.config)))
+        first, here = 0, torch.from_numpy(self._samples_of(chunk))
+        found: dict[int, Angles | None] = {first: None}
+        for channel in sorted(set(sources) - {first}):
+            angles = measure_angles(here[first], here[channel], frames, self.config)
+            found[channel] = angles if angles.any() else None
+        return found
+
+    def _samples_of(self, chunk: int) -> Waveform:
+        """`[channel, sample]` of a chunk, without the margins that its windows reach into."""
         frames = chunk_range(chunk, self.stretch.frames(self.config))
         start, stop = (at * self.config.hop_samples for at in (frames.start, frames.stop))
-        here = self.waveform[:, start - self.offset : stop - self.offset]
+        return self.waveform[:, start - self.offset : stop - self.offset]
+
+    def sources_in(self, chunk: int) -> tuple[int, ...]:
+        """For each channel the first one that sounds the same in a chunk."""
+        here = self._samples_of(chunk)
         found: list[int] = []
         for index, channel in enumerate(here):
             same = (other for other in found if _sounds_the_same(here[other], channel))
@@ -144,6 +171,29 @@ class Signal:
 def held_samples(waveform: Waveform, offset: int) -> ReadSamples:
     """Reads a file by range where part of it is at hand: `waveform`, from sample `offset` on."""
     return lambda start, stop: np.ascontiguousarray(waveform[:, start - offset : stop - offset])
+
+
+def stitch_angles(
+    by_chunk: Sequence[Angles | None], first_chunk: int, num_frames: int
+) -> Tensor | None:
+    """Angles of the neighbouring chunks of a channel as those of its frames.
+
+    Args:
+        by_chunk: Of the chunks `first_chunk, first_chunk + 1, ...`; None in phase.
+        first_chunk: Index of the first one.
+        num_frames: Length of the whole file.
+
+    Returns:
+        `[band, frame]`, radians; None if the channel is in phase in all of them.
+    """
+    if all(angles is None for angles in by_chunk):
+        return None
+    parts = []
+    for index, angles in enumerate(by_chunk, start=first_chunk):
+        frames = len(chunk_range(index, num_frames))
+        none = torch.zeros(NUM_BANDS, frames)
+        parts.append(none if angles is None else angles_of_frames(angles, frames))
+    return stitch(parts, first_chunk, num_frames)
 
 
 def channel_of(signal: Codable) -> tuple[int, ...]:
@@ -206,6 +256,8 @@ class Coding:
         channel_of: For each channel the channel that is coded for it.
         log_mels: For each coded channel the decoded, stitched log-mel `[mel, frame]` of the
             chunks needed.
+        angles: For each coded channel `[band, frame]`, radians, of the same frames; None for one
+            in phase with the first channel. Empty: all are.
         chunks: The wanted chunks, chunk by chunk and within a chunk by coded channel; empty for
             a model that makes no symbols.
         frames: Frames of the wanted chunks, all coded channels; 0 where there is nothing to say of
@@ -217,6 +269,7 @@ class Coding:
     stretch: Stretch
     channel_of: tuple[int, ...]
     log_mels: tuple[Tensor, ...]
+    angles: tuple[Tensor | None, ...] = ()
     chunks: tuple[CodedChunk, ...] = ()
     frames: int = 0
     bits: float = 0.0

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from audiovae.chunks import STEP_FRAMES
+from audiovae.coherence import turn
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError, ShapeError
 from audiovae.models.blocks import step_mask
@@ -66,7 +67,11 @@ class Synthesizer:
         self.context_frames = first + neighbours * self._steps
 
     def __call__(
-        self, log_mel: Tensor, num_frames: Tensor, first_frames: Tensor | None = None
+        self,
+        log_mel: Tensor,
+        num_frames: Tensor,
+        first_frames: Tensor | None = None,
+        angles: Tensor | None = None,
     ) -> Tensor:
         """Make sound of a batch of log-mels.
 
@@ -77,6 +82,8 @@ class Synthesizer:
             num_frames: `[batch]`; frames beyond these are padding and become silence.
             first_frames: `[batch]`, place of each first frame in its file, for Griffin-Lim: two
                 windows of one file then agree where they overlap. 0 by default.
+            angles: `[batch, band, frame]`, radians between each channel and the first one of its
+                file (`coherence.py`). All are in phase by default.
 
         Returns:
             `[batch, sample]`, hop samples a frame.
@@ -92,23 +99,30 @@ class Synthesizer:
         if first_frames is None:
             first_frames = torch.zeros_like(num_frames)
         if log_mel.device.type != "cpu":
-            return self._sound(log_mel, num_frames, first_frames)
+            return self._sound(log_mel, num_frames, first_frames, angles)
         # One at a time, at its own length: what one row needs fits the cache.
         samples = log_mel.shape[2] * self._config.hop_samples
         rows = []
         for row, count in enumerate(num_frames.tolist()):
             own = slice(row, row + 1)
-            sound = self._sound(log_mel[own, :, :count], num_frames[own], first_frames[own])
+            turned = None if angles is None else angles[own, :, :count]
+            sound = self._sound(log_mel[own, :, :count], num_frames[own], first_frames[own], turned)
             rows.append(functional.pad(sound, (0, samples - sound.shape[1])))
         return torch.cat(rows)
 
-    def _sound(self, log_mel: Tensor, num_frames: Tensor, first_frames: Tensor) -> Tensor:
+    def _sound(
+        self, log_mel: Tensor, num_frames: Tensor, first_frames: Tensor, angles: Tensor | None
+    ) -> Tensor:
         mask = step_mask(num_frames, log_mel.shape[2], 1)[:, 0]  # [batch, frame]
         if self._vocoder is None:
-            return griffin_lim(log_mel, self._config, self._steps, self._seed, mask, first_frames)
+            return griffin_lim(
+                log_mel, self._config, self._steps, self._seed, mask, first_frames, angles
+            )
         first = self._fused_vocoder.predict(log_mel, mask)
-        grid = _grid(mask, self._config)
-        return polish(first.magnitude, first.direction, grid, self._steps, first.levels)
+        direction, grid = first.direction, _grid(mask, self._config)
+        if angles is not None:
+            direction = turn(direction, angles, self._config)
+        return polish(first.magnitude, direction, grid, self._steps, first.levels)
 
     @cached_property
     def _fused_vocoder(self) -> FusedVocoder:
@@ -123,6 +137,7 @@ def griffin_lim(
     seed: int = 0,
     mask: Tensor | None = None,
     first_frames: Tensor | None = None,
+    angles: Tensor | None = None,
 ) -> Tensor:
     """Find a waveform whose spectrogram fits, from random phase (Griffin and Lim, 1984).
 
@@ -136,6 +151,7 @@ def griffin_lim(
         seed: Of the first phase.
         mask: `[batch, frame]` of 0 and 1: frames that are signal. All are by default.
         first_frames: `[batch]`, place of each first frame in its file; 0 by default.
+        angles: `[batch, band, frame]`, radians that the first phase is turned by.
 
     Returns:
         `[batch, sample]`, hop samples a frame.
@@ -148,7 +164,10 @@ def griffin_lim(
     magnitude = functional.linear(audible, inverse_mel_filterbank(config).to(device))
     magnitude = magnitude.clamp(min=config.floor) * mask[..., None]
     directions = _random_directions(config.num_bins, seed).to(device)[places % STEP_FRAMES]
-    return polish(magnitude, directions.expand(magnitude.shape), _grid(mask, config), steps)
+    directions = directions.expand(magnitude.shape)
+    if angles is not None:
+        directions = turn(directions, angles, config)
+    return polish(magnitude, directions, _grid(mask, config), steps)
 
 
 def _grid(mask: Tensor, config: SpectrogramConfig) -> FrameGrid:

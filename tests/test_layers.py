@@ -60,7 +60,16 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ),
     ("checkpoint",),
     ("models", "objectives"),
-    ("spectrogram", "audio", "chunks", "gains", "latents", "labels", "pretrained"),
+    (
+        "spectrogram",
+        "audio",
+        "chunks",
+        "gains",
+        "coherence",
+        "latents",
+        "labels",
+        "pretrained",
+    ),
     ("config", "config_base", "config_reading", "config_vae", "errors", "replacing"),
 )
 

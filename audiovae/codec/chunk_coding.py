@@ -2,7 +2,7 @@
 
 The encoder runs the top-down path on the latents that the decoder will have, so both compute the
 same features; the groups are coded in the order of that path, from coarse to fine, and behind them
-the gains of what they decode to.
+the gains of what they decode to, and the angles to the first channel.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from audiovae.codec.group_coders import ChooseRows, group_coder
 from audiovae.codec.payload import ChunkReader, ChunkWriter
 from audiovae.codec.symbols import Integers
 from audiovae.codec.types import CodedChunk
+from audiovae.coherence import Angles
 from audiovae.errors import ShapeError
 from audiovae.gains import apply_gains, measure_gains
 from audiovae.latents import Conditions
@@ -36,6 +37,7 @@ def encode_chunks(
     num_frames: Tensor,
     conditions: Conditions,
     num_coded: int | None = None,
+    angles: Sequence[Angles | None] | None = None,
 ) -> list[CodedChunk]:
     """Code a batch of chunks.
 
@@ -45,6 +47,7 @@ def encode_chunks(
         num_frames: `[batch]`; frames of each chunk that are signal.
         conditions: Of each chunk; the decoder needs the same.
         num_coded: How many rows are chunks; those behind them only fill the batch. None: all.
+        angles: Of each chunk; None for one in phase with the first channel, or all of them.
 
     Returns:
         The chunk of each row that is one.
@@ -54,6 +57,7 @@ def encode_chunks(
     """
     coder = group_coder(model)
     lengths = [int(count) for count in num_frames[:num_coded].tolist()]
+    angles = [None] * len(lengths) if angles is None else angles
     writers = [ChunkWriter(coder) for _ in lengths]
     strides = _group_strides(model)
 
@@ -72,7 +76,7 @@ def encode_chunks(
     for row, (writer, length) in enumerate(zip(writers, lengths, strict=True)):
         gains = measure_gains(log_mel[row, :, :length], output.log_mel[row, :, :length])
         whole = gains.cpu().numpy().astype(np.int32)
-        chunks.append(writer.finish(length, tuple(level_bits[row]), whole))
+        chunks.append(writer.finish(length, tuple(level_bits[row]), whole, angles[row]))
     return chunks
 
 
@@ -83,7 +87,7 @@ def decode_chunks(
     padded_frames: int,
     conditions: Conditions,
     num_rows: int | None = None,
-) -> Tensor:
+) -> tuple[Tensor, list[Angles | None]]:
     """Decode a batch of chunks.
 
     Args:
@@ -94,7 +98,8 @@ def decode_chunks(
         num_rows: Rows of the batch, of which the first are the chunks; None: no others.
 
     Returns:
-        `[batch, mel, frame]`, natural log of magnitude; meaningless beyond each chunk's frames.
+        `[batch, mel, frame]`, natural log of magnitude, meaningless beyond each chunk's frames; and
+        the angles of each chunk, None where it is in phase with the first channel.
 
     Raises:
         DamagedChunkError: At the first chunk whose symbols are not those that were coded.
@@ -114,7 +119,7 @@ def measure_chunk(model: Model, chunk: CodedChunk, log_lambda: float | None) -> 
         log_lambda: From the file's header.
 
     Returns:
-        The same chunk with `level_bits`, `gain_bits` and `corrections_bytes`.
+        The same chunk with `level_bits`, `side_bits` and `corrections_bytes`.
 
     Raises:
         DamagedChunkError: If its symbols are not those that were coded.
@@ -134,7 +139,7 @@ def measure_chunk(model: Model, chunk: CodedChunk, log_lambda: float | None) -> 
     return replace(
         chunk,
         level_bits=tuple(level_bits),
-        gain_bits=reader.gain_bits,
+        side_bits=reader.side_bits,
         corrections_bytes=reader.corrections_bytes,
     )
 
@@ -146,7 +151,7 @@ def _decode(
     conditions: Conditions,
     num_rows: int | None = None,
     observe: Callable[[int, Tensor], None] | None = None,
-) -> Tensor:
+) -> tuple[Tensor, list[Angles | None]]:
     """Decode a batch; `observe(group, bits [batch, unit, step])` is told the estimated rate."""
     coder = readers[0].coder
     longest = max(reader.num_frames for reader in readers)
@@ -169,10 +174,13 @@ def _decode(
 
     with _EXACT_FLOAT32:
         log_mel = model.vae.top_down(num_frames, frames, conditions, choose)
+    all_angles = []
     for row, reader in enumerate(readers):
+        gains, angles = reader.finish()
         own = log_mel[row, :, : reader.num_frames]
-        own.copy_(apply_gains(own, torch.from_numpy(reader.finish())))
-    return log_mel
+        own.copy_(apply_gains(own, torch.from_numpy(gains)))
+        all_angles.append(angles)
+    return log_mel, all_angles
 
 
 def _read_group(

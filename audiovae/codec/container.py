@@ -27,7 +27,7 @@ from audiovae.codec.types import CodedChunk, DamagedChunkError
 from audiovae.errors import BitstreamError, ModelMismatchError
 
 MAGIC = b"AVAE"
-VERSION = 1
+VERSION = 2
 MAX_HEADER_BYTES = 1 << 17
 MAX_PAYLOAD_BYTES = 1 << 24
 CRC_BYTES = 4
@@ -55,6 +55,7 @@ class AvaeReader:
             that are missing raise `DamagedChunkError` when they are read.
 
     Attributes:
+        version: Of its layout, 1 or 2.
         header: Facts of the file.
         entries: Chunk by chunk, within a chunk by stored channel.
         num_bytes: Size of the file.
@@ -69,7 +70,7 @@ class AvaeReader:
         self._file = _open(source)
         try:
             self.num_bytes = self._file.seek(0, os.SEEK_END)
-            self.header, after_header, crc = _read_header(self._file, self.num_bytes)
+            self.version, self.header, after_header, crc = _read_header(self._file, self.num_bytes)
             self.entries, end = _read_table(
                 self._file, self.header, after_header, self.num_bytes, crc
             )
@@ -193,8 +194,8 @@ def _open(source: str | Path | bytes | IO[bytes]) -> IO[bytes]:
     raise BitstreamError(f"{source}: expected a compressed file, got {problem}; check the path")
 
 
-def _read_header(file: IO[bytes], num_bytes: int) -> tuple[AvaeHeader, int, int]:
-    """The header, where it ends, and its CRC."""
+def _read_header(file: IO[bytes], num_bytes: int) -> tuple[int, AvaeHeader, int, int]:
+    """The version, the header, where it ends, and its CRC."""
     file.seek(0)
     start = file.read(len(MAGIC) + 1)
     if not start or start[: len(MAGIC)] != MAGIC[: len(start)]:
@@ -209,7 +210,7 @@ def _read_header(file: IO[bytes], num_bytes: int) -> tuple[AvaeHeader, int, int]
             f"expected format version {VERSION} or older, got {start[-1]}; upgrade audiovae"
         )
     if start[-1] < 1:
-        raise BitstreamError(f"expected format version {VERSION}, got 0; {_COPY_AGAIN}")
+        raise BitstreamError(f"expected format version 1 or {VERSION}, got 0; {_COPY_AGAIN}")
     window = start + file.read(min(num_bytes, MAX_HEADER_BYTES))
     reader = ByteReader(window, "the header")
     reader.take(len(start))
@@ -217,7 +218,7 @@ def _read_header(file: IO[bytes], num_bytes: int) -> tuple[AvaeHeader, int, int]
     crc = zlib.crc32(window[: reader.position])
     if crc != int.from_bytes(reader.take(CRC_BYTES), "little"):
         raise BitstreamError(f"expected the header that was written, got damage; {_COPY_AGAIN}")
-    return AvaeHeader.from_bytes(body), reader.position, crc
+    return start[-1], AvaeHeader.from_bytes(body), reader.position, crc
 
 
 def _read_table(

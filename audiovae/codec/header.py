@@ -14,7 +14,7 @@ from audiovae.errors import BitstreamError
 from audiovae.spectrogram import num_frames
 
 GRID = SpectrogramConfig(sample_rate=44_100, hop_samples=512, window_samples=2048)
-"""Version 1 is for this rate, hop and window, so that a file's chunks follow from its length."""
+"""Files are for this rate, hop and window, so that a file's chunks follow from its length."""
 MAX_SAMPLES = 1 << 48
 MAX_NAME_BYTES = 32
 MAX_CLIP_CODES_BYTES = 1 << 16
@@ -105,6 +105,11 @@ class AvaeHeader:
         return tuple(sorted(set(self.channel_sources))) or tuple(range(self.num_channels))
 
     @property
+    def version(self) -> int:
+        """Of the layout to write: only chunks of a second channel have what version 1 has not."""
+        return 2 if len(self.coded_channels) > 1 else 1
+
+    @property
     def num_frames(self) -> int:
         """Mel frames of a channel."""
         return num_frames(-(-self.num_samples * GRID.sample_rate // self.sample_rate), GRID)
@@ -178,7 +183,7 @@ class AvaeHeader:
         clip_codes = reader.take(reader.varint())
         if reader.remaining or flags > _HAS_LAMBDA + _HAS_COPIES:
             raise BitstreamError(
-                "expected a header of version 1, got fields it does not have; "
+                "expected a header, got fields it does not have; "
                 "the file is damaged or was not made by this project"
             )
         return cls(

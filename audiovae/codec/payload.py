@@ -1,4 +1,4 @@
-"""The payload of one chunk, written and read: answers, the row of gains, and one stream of symbols.
+"""The payload of one chunk, written and read: answers, rows, and one stream of symbols.
 
 `docs/format.md`, section 4.
 """
@@ -13,11 +13,13 @@ import numpy as np
 from audiovae.checkpoint import Model
 from audiovae.chunks import STEP_FRAMES
 from audiovae.codec.coder import SymbolDecoder, SymbolEncoder
-from audiovae.codec.gain_symbols import (
-    GAIN_TABLE,
-    gain_row,
-    gain_symbols,
+from audiovae.codec.grid_symbols import (
+    GRID_TABLE,
+    NUM_ROWS,
+    angles_of,
     gains_of,
+    grid_row,
+    grid_symbols,
     symbol_bits,
 )
 from audiovae.codec.group_coders import Answer, GroupCoder, group_coder
@@ -32,7 +34,7 @@ from audiovae.models.bottlenecks import SymbolTable
 
 @dataclass
 class ChunkWriter:
-    """Gathers the groups of one chunk, and its gains."""
+    """Gathers the groups of one chunk, its gains and its angles."""
 
     coder: GroupCoder
     ties: dict[int, bool] = field(default_factory=dict)
@@ -51,23 +53,37 @@ class ChunkWriter:
         self.num_symbols += len(group.symbols)
         self.crc = symbols_crc(group.symbols, self.crc)
 
-    def finish(self, num_frames: int, level_bits: tuple[float, ...], gains: Integers) -> CodedChunk:
-        """Add the gains `[band, block]`, and give the chunk."""
+    def finish(
+        self,
+        num_frames: int,
+        level_bits: tuple[float, ...],
+        gains: Integers,
+        angles: Integers | None = None,
+    ) -> CodedChunk:
+        """Add the gains `[band, block]` and angles, if there are any, and give the chunk."""
         corrections = pack_answers(self.ties)
-        symbols, row = gain_symbols(gains)
-        self.encoder.encode(symbols, np.full_like(symbols, row), GAIN_TABLE)
+        rows, side_bits = b"", 0.0
+        for values in (gains, angles):
+            if values is None:
+                continue
+            symbols, row = grid_symbols(values)
+            self.encoder.encode(symbols, np.full_like(symbols, row), GRID_TABLE)
+            self.crc = symbols_crc(symbols, self.crc)
+            follows = values is gains and angles is not None
+            rows += bytes([row + follows * NUM_ROWS])
+            side_bits += symbol_bits(symbols, row)
         return CodedChunk(
-            payload=corrections + bytes([row]) + self.encoder.finish(),
-            symbols_crc=symbols_crc(symbols, self.crc),
+            payload=corrections + rows + self.encoder.finish(),
+            symbols_crc=self.crc,
             num_frames=num_frames,
             level_bits=level_bits,
-            gain_bits=symbol_bits(symbols, row),
+            side_bits=side_bits,
             corrections_bytes=len(corrections),
         )
 
 
 class ChunkReader:
-    """Reads the groups of one chunk, and its gains; every failure names the chunk."""
+    """Reads the groups of one chunk, its gains and angles; every failure names the chunk."""
 
     def __init__(self, model: Model, chunk: CodedChunk) -> None:
         self.coder = group_coder(model)
@@ -76,12 +92,13 @@ class ChunkReader:
         self._crc = 0
         self._num_symbols = 0
         self.num_frames = chunk.num_frames
-        self.gain_bits = 0.0
+        self.side_bits = 0.0
         reader = ByteReader(chunk.payload, "a chunk")
         try:
             self._answers = Answers(reader)
             self.corrections_bytes = reader.position
-            self._gain_row = gain_row(reader)
+            self._gain_row, has_angles = grid_row(reader)
+            self._angle_row = grid_row(reader)[0] if has_angles else None
         except BitstreamError as error:
             raise self._damage(str(error)) from None
         self._decoder = SymbolDecoder(reader.take(reader.remaining))
@@ -93,11 +110,10 @@ class ChunkReader:
         rows = rows_of(lambda question: self._answers.at(first + question))
         return self._next(rows, self.coder.table)
 
-    def finish(self) -> Integers:
-        """The gains `[band, block]`, when all groups are read and nothing differs from them."""
-        rows = np.full(NUM_BANDS * num_blocks(self.num_frames), self._gain_row, dtype=np.int32)
-        symbols = self._next(rows, GAIN_TABLE)
-        self.gain_bits = symbol_bits(symbols, self._gain_row)
+    def finish(self) -> tuple[Integers, Integers | None]:
+        """Gains and angles `[band, block]`, when all groups are read and nothing differs."""
+        gains = self._grid(self._gain_row)
+        angles = None if self._angle_row is None else self._grid(self._angle_row)
         if self._crc != self._chunk.symbols_crc:
             raise self._damage(
                 f"expected symbols with checksum {self._chunk.symbols_crc:08x}, got "
@@ -105,9 +121,15 @@ class ChunkReader:
                 "decode on a CPU with an unmodified model"
             )
         try:
-            return gains_of(symbols)
+            return gains_of(gains), None if angles is None else angles_of(angles)
         except BitstreamError as error:
             raise self._damage(str(error)) from None
+
+    def _grid(self, row: int) -> Integers:
+        rows = np.full(NUM_BANDS * num_blocks(self.num_frames), row, dtype=np.int32)
+        symbols = self._next(rows, GRID_TABLE)
+        self.side_bits += symbol_bits(symbols, row)
+        return symbols
 
     def _next(self, rows: Integers, table: SymbolTable) -> Integers:
         try:

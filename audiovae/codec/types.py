@@ -12,12 +12,13 @@ class CodedChunk:
     """One chunk of one channel as bytes.
 
     Attributes:
-        payload: Corrections, then the range coder's words; `docs/format.md` has the layout.
+        payload: Corrections, the rows of gains and angles, then the range coder's words;
+            `docs/format.md` has the layout.
         symbols_crc: CRC-32 of the symbols that the payload holds.
         num_frames: Mel frames of the chunk that are signal.
         level_bits: The model's own estimate of the bits of each level, coarse to fine; empty in
             a chunk that was read from a file.
-        gain_bits: What the gains cost; 0 in a chunk that was read from a file.
+        side_bits: What gains and angles cost; 0 in a chunk that was read from a file.
         corrections_bytes: How much of the payload is corrections.
         channel: Which channel it is of.
         index: Which chunk of that channel it is.
@@ -27,7 +28,7 @@ class CodedChunk:
     symbols_crc: int
     num_frames: int
     level_bits: tuple[float, ...] = ()
-    gain_bits: float = 0.0
+    side_bits: float = 0.0
     corrections_bytes: int = 0
     channel: int = 0
     index: int = 0

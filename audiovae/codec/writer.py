@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import IO
 
 from audiovae.audio.values import unwritable
-from audiovae.codec.container import CRC_BYTES, MAGIC, MAX_PAYLOAD_BYTES, VERSION
+from audiovae.codec.container import CRC_BYTES, MAGIC, MAX_PAYLOAD_BYTES
 from audiovae.codec.header import AvaeHeader
 from audiovae.codec.integers import write_varint
 from audiovae.codec.types import CodedChunk
@@ -111,7 +111,7 @@ class AvaeWriter:
 
     def _write(self, file: IO[bytes]) -> None:
         body = self.header.to_bytes()
-        head = MAGIC + bytes([VERSION]) + write_varint(len(body)) + body
+        head = MAGIC + bytes([self.header.version]) + write_varint(len(body)) + body
         table = b"".join(self._entries)
         file.write(head + _crc_bytes(zlib.crc32(head)))
         file.write(table + _crc_bytes(zlib.crc32(table, zlib.crc32(head))))

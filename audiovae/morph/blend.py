@@ -7,8 +7,9 @@ shape, of which any point between is a sound.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,12 @@ from torch.nn import functional
 
 from audiovae.audio import Clip, mixed_to_mono, read_audio, resample, write_audio
 from audiovae.checkpoint import Model
+from audiovae.chunks import chunk_range
+from audiovae.coherence import Angles, measure_angles
 from audiovae.compressed import quality_lambda
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import UnsupportedAudioError
+from audiovae.gains import num_blocks
 from audiovae.morph.settings import MorphSettings, glide_course
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import log_mel_spectrogram
@@ -53,6 +57,7 @@ class Blend:
         waveforms = [resample(one.waveform, one.sample_rate, config.sample_rate) for one in clips]
         if clips[1].num_channels != clips[0].num_channels:
             waveforms[1] = np.repeat(mixed_to_mono(waveforms[1]), clips[0].num_channels, axis=0)
+        self._waveforms = waveforms
         self._channel_of = _identical_in_both(*waveforms)
         coded = sorted(set(self._channel_of))
         self._log_mels = [
@@ -86,12 +91,47 @@ class Blend:
             move=None if move.is_identity else move,
             polish_steps=settings.polish_steps,
         )
-        signal = _LogMelSignal(stretch, config, self._log_lambda, self._channel_of, here)
+        image = _Image(self._waveforms, self._channel_of, course, config)
+        signal = _LogMelSignal(stretch, config, self._log_lambda, image, here)
         watch = Stopwatch()
         sound = reconstructor.sound(reconstructor.code([signal], watch), watch)[0]
         sound = resample(sound, config.sample_rate, rate)[:, :num_samples]
         clip = Clip(sound, rate, self._first.bit_depth)
         write_audio(destination, clip, format=settings.format)
+
+
+@dataclass(frozen=True)
+class _Image:
+    """How the channels of two sounds move together, and everything between.
+
+    Attributes:
+        waveforms: `[channel, sample]` of each.
+        channel_of: For each channel the one that is identical to it in both.
+        course: From the first to the second.
+        config: Of the log-mels.
+    """
+
+    waveforms: Sequence[Waveform]
+    channel_of: tuple[int, ...]
+    course: Course
+    config: SpectrogramConfig
+
+    def angles_in(self, chunk: int, total: int) -> dict[int, Angles | None]:
+        """Angles of a chunk of `total` frames into which both were stretched."""
+        frames = chunk_range(chunk, total)
+        blocks = num_blocks(len(frames))
+        middles = (torch.arange(blocks) + 0.5) * len(frames) / blocks
+        share = self.course.amounts(frames)[middles.long()].clamp(0, 1).numpy()
+        found: dict[int, Angles | None] = {0: None}
+        for channel in sorted(set(self.channel_of) - {0}):
+            ends = []
+            for whole in map(torch.from_numpy, self.waveforms):
+                start, stop = (at * whole.shape[1] // total for at in (frames.start, frames.stop))
+                one, other = whole[0, start:stop], whole[channel, start:stop]
+                ends.append(measure_angles(one, other, len(frames), self.config))
+            mixed = np.rint(ends[0] + share * (ends[1] - ends[0])).astype(np.int32)
+            found[channel] = mixed if mixed.any() else None
+        return found
 
 
 @dataclass(frozen=True)
@@ -101,13 +141,20 @@ class _LogMelSignal:
     stretch: Stretch
     config: SpectrogramConfig
     log_lambda: float | None
-    channel_of: tuple[int, ...]
+    image: _Image
     whole: Tensor  # [channel, mel, frame]
 
     @property
     def sources(self) -> Mapping[int, tuple[int, ...]]:
         """The same in every chunk."""
-        return dict.fromkeys(self.stretch.chunks_needed(self.config), self.channel_of)
+        return dict.fromkeys(self.stretch.chunks_needed(self.config), self.image.channel_of)
+
+    @cached_property
+    def angles(self) -> Mapping[int, Mapping[int, Angles | None]]:
+        """Those between the two sounds'."""
+        total = self.stretch.frames(self.config)
+        needed = self.stretch.chunks_needed(self.config)
+        return {chunk: self.image.angles_in(chunk, total) for chunk in needed}
 
     def log_mel(self) -> Tensor:
         """All of it."""

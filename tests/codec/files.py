@@ -15,7 +15,9 @@ from audiovae.chunks import padded_frames
 from audiovae.codec import AvaeHeader, AvaeReader, AvaeWriter, decode_chunks, encode_chunks
 from audiovae.codec.container import MAGIC, VERSION
 from audiovae.codec.integers import ByteReader, write_varint
+from audiovae.coherence import MAX_STEPS, Angles
 from audiovae.errors import AudioVAEError
+from audiovae.gains import NUM_BANDS, num_blocks
 from tests.codec.tiny import conditions, lively_log_mel
 
 LOG_LAMBDA = 6.0
@@ -45,10 +47,20 @@ def encode_file(model: Model, header: AvaeHeader, seed: int = 0) -> bytes:
                 log_mel = lively_log_mel(
                     frames, seed + 1000 * channel + index, padded_frames(frames)
                 )
+                angles = None if channel == 0 else some_angles(frames, seed + channel + index)
                 writer.append(
-                    encode_chunks(model, log_mel, torch.tensor([frames]), conditions(1))[0]
+                    encode_chunks(
+                        model, log_mel, torch.tensor([frames]), conditions(1), angles=[angles]
+                    )[0]
                 )
     return stream.getvalue()
+
+
+def some_angles(frames: int, seed: int) -> Angles:
+    """Angles `[band, block]` that change by little."""
+    generator = np.random.default_rng(seed)
+    steps = generator.integers(-1, 2, size=(NUM_BANDS, num_blocks(frames)))
+    return np.clip(4 + np.cumsum(steps, axis=1), 0, MAX_STEPS).astype(np.int32)
 
 
 def decode_file(model: Model, data: bytes) -> dict[tuple[int, int], Tensor]:
@@ -61,7 +73,7 @@ def decode_file(model: Model, data: bytes) -> dict[tuple[int, int], Tensor]:
             for channel in range(header.num_channels):
                 chunk = reader.read_chunk(channel, index)
                 under = conditions(1, header.log_lambda or 0.0)
-                log_mel = decode_chunks(model, [chunk], padded_frames(chunk.num_frames), under)
+                log_mel, _ = decode_chunks(model, [chunk], padded_frames(chunk.num_frames), under)
                 decoded[channel, index] = log_mel[0, :, : chunk.num_frames]
     return decoded
 

@@ -1,4 +1,4 @@
-"""A second range decoder, and what gains are, from docs/format.md alone, in plain Python."""
+"""A second range decoder, gains and angles, from docs/format.md alone, in plain Python."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SecondDecoder:
 
 
 def gain_frequencies(row: int) -> list[int]:
-    """One row of the table of gains."""
+    """One row of the table of gains and angles."""
     frequencies = [1] * 127
     weight = 2**24 * (16 - row) // (16 + row)
     for distance in range(1, 64):
@@ -58,18 +58,33 @@ def gain_frequencies(row: int) -> list[int]:
 
 def gain_nats(decoder: SecondDecoder, row: int, num_frames: int) -> list[list[float]]:
     """Read the gains behind the last group: nats `[mel][frame]` for 128 bands."""
+    return _at_mels(read_grid(decoder, row, num_frames), 1 / 4, num_frames)
+
+
+def angle_radians(decoder: SecondDecoder, row: int, num_frames: int) -> list[list[float]]:
+    """Read the angles behind the gains: radians `[mel][frame]` for 128 bands."""
+    return _at_mels(read_grid(decoder, row, num_frames), math.pi / 8, num_frames)
+
+
+def read_grid(decoder: SecondDecoder, row: int, num_frames: int) -> list[list[int]]:
+    """Whole steps `[band][block]`."""
     blocks = max(1, -(-num_frames // 32))
     frequencies = gain_frequencies(row)
-    gains: list[list[int]] = []
+    grid: list[list[int]] = []
     for band in range(8):
-        gains.append([])
+        grid.append([])
         for block in range(blocks):
-            before = gains[band][-1] if block else gains[band - 1][0] if band else 0
-            gains[band].append(before + decoder.decode(frequencies))
+            before = grid[band][-1] if block else grid[band - 1][0] if band else 0
+            grid[band].append(before + decoder.decode(frequencies))
+    return grid
+
+
+def _at_mels(grid: list[list[int]], step: float, num_frames: int) -> list[list[float]]:
+    blocks = len(grid[0])
     return [
         [
             sum(
-                by * at * gains[band][block] / 4
+                by * at * grid[band][block] * step
                 for band, by in _neighbours((mel + 0.5) * 8 / 128, 8)
                 for block, at in _neighbours((frame + 0.5) * blocks / num_frames, blocks)
             )

@@ -50,7 +50,7 @@ def coded(model: Model, frames: int, seed: int = 0, log_lambda: float = 6.0) -> 
 
 def decoded(model: Model, chunk: CodedChunk, log_lambda: float = 6.0) -> torch.Tensor:
     shape = padded_frames(chunk.num_frames)
-    return decode_chunks(model, [chunk], shape, conditions(1, log_lambda))
+    return decode_chunks(model, [chunk], shape, conditions(1, log_lambda))[0]
 
 
 @SHARED_MODEL
@@ -63,7 +63,7 @@ def test_the_decoder_hears_what_the_encoder_made(
     with without_gains():
         chunk = encode_chunks(model, log_mel, torch.tensor([frames]), under)[0]
     expected = model.vae.encode(log_mel, torch.tensor([frames]), under).log_mel
-    found = decode_chunks(model, [chunk], log_mel.shape[2], under)
+    found, _ = decode_chunks(model, [chunk], log_mel.shape[2], under)
     torch.testing.assert_close(found[..., :frames], expected[..., :frames], rtol=0, atol=1e-4)
 
 
@@ -77,7 +77,7 @@ def test_scales_of_the_tiny_model_vary(model: Model) -> None:
 @pytest.mark.parametrize("shape", [512, 1024])
 def test_padding_does_not_change_symbols(model: Model, shape: int) -> None:
     chunk = coded(model, 300)
-    found = decode_chunks(model, [chunk], shape, conditions(1))
+    found, _ = decode_chunks(model, [chunk], shape, conditions(1))
     torch.testing.assert_close(
         found[..., :300], decoded(model, chunk)[..., :300], rtol=0, atol=1e-4
     )
@@ -86,7 +86,7 @@ def test_padding_does_not_change_symbols(model: Model, shape: int) -> None:
 def test_rows_of_a_batch_are_independent(model: Model) -> None:
     lengths = [512, 3, 200, 511]
     chunks = [coded(model, frames, seed) for seed, frames in enumerate(lengths)]
-    together = decode_chunks(model, chunks, 512, conditions(4))
+    together, _ = decode_chunks(model, chunks, 512, conditions(4))
     for row, chunk in enumerate(chunks):
         alone = decoded(model, chunk)[0, :, : chunk.num_frames]
         torch.testing.assert_close(together[row, :, : chunk.num_frames], alone, rtol=0, atol=1e-4)
@@ -230,7 +230,7 @@ def test_true_bytes_are_those_the_model_estimates(model: Model, frames: int) -> 
     num_samples = frames * 512
     data = encode_file(model, header_for(model, num_samples))
     chunk = coded(model, frames)
-    estimate = (sum(chunk.level_bits) + chunk.gain_bits) / 8
+    estimate = (sum(chunk.level_bits) + chunk.side_bits) / 8
     seconds = num_samples / 44_100
     with AvaeReader(data) as reader:
         assert reader.read_chunk(0, 0).payload == chunk.payload
@@ -250,7 +250,7 @@ def test_a_chunk_of_a_file_can_be_measured(model: Model) -> None:
     measured = measure_chunk(model, bare, 6.0)
     assert measured.corrections_bytes == chunk.corrections_bytes
     assert measured.level_bits == pytest.approx(chunk.level_bits, rel=1e-4)
-    assert measured.gain_bits == chunk.gain_bits > 0
+    assert measured.side_bits == chunk.side_bits > 0
 
 
 def test_precision_switches_are_put_back(model: Model) -> None:

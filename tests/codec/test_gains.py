@@ -14,12 +14,12 @@ from audiovae.checkpoint import Model
 from audiovae.chunks import padded_frames
 from audiovae.codec import DamagedChunkError, decode_chunks, encode_chunks
 from audiovae.codec.coder import SymbolDecoder, SymbolEncoder
-from audiovae.codec.gain_symbols import (
-    GAIN_TABLE,
+from audiovae.codec.grid_symbols import (
+    GRID_TABLE,
     NUM_ROWS,
-    gain_row,
-    gain_symbols,
     gains_of,
+    grid_row,
+    grid_symbols,
     symbol_bits,
 )
 from audiovae.codec.integers import ByteReader
@@ -45,25 +45,25 @@ def some_gains(frames: int, seed: int, deviation: float = 2.0) -> np.ndarray:
 @given(st.integers(1, 1024), st.integers(0, 1000), st.floats(0.0, 40.0))
 def test_gains_come_back(frames: int, seed: int, deviation: float) -> None:
     gains = some_gains(frames, seed, deviation)
-    symbols, row = gain_symbols(gains)
+    symbols, row = grid_symbols(gains)
     encoder = SymbolEncoder()
-    encoder.encode(symbols, np.full_like(symbols, row), GAIN_TABLE)
+    encoder.encode(symbols, np.full_like(symbols, row), GRID_TABLE)
     coded = encoder.finish()
-    read = SymbolDecoder(coded).decode(np.full_like(symbols, row), GAIN_TABLE)
+    read = SymbolDecoder(coded).decode(np.full_like(symbols, row), GRID_TABLE)
     np.testing.assert_array_equal(gains_of(read), gains)
     assert len(coded) <= symbol_bits(symbols, row) / 8 + 8
 
 
 def test_the_row_is_the_cheapest() -> None:
-    symbols, row = gain_symbols(some_gains(1024, 0))
+    symbols, row = grid_symbols(some_gains(1024, 0))
     costs = [symbol_bits(symbols, other) for other in range(NUM_ROWS)]
     assert min(costs) == costs[row] < 0.8 * max(costs)
-    assert symbol_bits(*gain_symbols(np.zeros((NUM_BANDS, 32), np.int32))) < 1
+    assert symbol_bits(*grid_symbols(np.zeros((NUM_BANDS, 32), np.int32))) < 1
 
 
 @pytest.mark.parametrize("row", range(NUM_ROWS))
 def test_the_table_is_that_of_the_format(row: int) -> None:
-    assert GAIN_TABLE.row(row).tolist() == gain_frequencies(row)
+    assert GRID_TABLE.row(row).tolist() == gain_frequencies(row)
 
 
 @given(st.integers(1, 1024), st.integers(0, 1000))
@@ -92,7 +92,7 @@ def test_the_decode_of_a_chunk_has_the_power_of_its_sound(model: Model, frames: 
     log_mel = lively_log_mel(frames, frames, padded_frames(frames))
     count = torch.tensor([frames])
     chunk = encode_chunks(model, log_mel, count, conditions(1))[0]
-    decoded = decode_chunks(model, [chunk], log_mel.shape[2], conditions(1))
+    decoded, _ = decode_chunks(model, [chunk], log_mel.shape[2], conditions(1))
     bare = model.vae.encode(log_mel, count, conditions(1)).log_mel
 
     def strength(values: torch.Tensor) -> torch.Tensor:
@@ -105,16 +105,16 @@ def test_the_decode_of_a_chunk_has_the_power_of_its_sound(model: Model, frames: 
 
 
 def test_more_than_an_encoder_writes_is_refused() -> None:
-    symbols, _ = gain_symbols(np.full((NUM_BANDS, 2), MAX_STEPS, np.int32))
+    symbols, _ = grid_symbols(np.full((NUM_BANDS, 2), MAX_STEPS, np.int32))
     symbols[-1] += 1
-    with pytest.raises(BitstreamError, match="gains of at most 31 steps, got 32"):
+    with pytest.raises(BitstreamError, match="gains of -31 to 31 steps, got 32"):
         gains_of(symbols)
 
 
-@pytest.mark.parametrize(("data", "message"), [(b"", "cut short"), (b"\x10", "below 16, got 16")])
+@pytest.mark.parametrize(("data", "message"), [(b"", "cut short"), (b"\x20", "below 32, got 32")])
 def test_a_row_that_is_not_there_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(BitstreamError, match=message):
-        gain_row(ByteReader(data, "a test"))
+        grid_row(ByteReader(data, "a test"))
 
 
 def test_a_chunk_with_such_a_row_is_named(model: Model) -> None:

@@ -23,10 +23,12 @@ from audiovae.codec.code_indices import LOGIT_TIE_MARGIN, rows_and_ties, rows_as
 from audiovae.codec.group_coders import group_coder
 from audiovae.codec.integers import ByteReader
 from audiovae.codec.retrieval import Answers
+from audiovae.coherence import Angles, angles_of_frames
 from audiovae.errors import CheckpointError
+from audiovae.gains import hats
 from audiovae.models.bottlenecks.vq import Bottleneck
-from tests.codec.files import decode_file, encode_file, header_for
-from tests.codec.second_decoder import SecondDecoder, gain_nats
+from tests.codec.files import decode_file, encode_file, header_for, some_angles
+from tests.codec.second_decoder import SecondDecoder, angle_radians, gain_nats
 from tests.codec.test_symbols import metadata_of
 from tests.codec.tiny import conditions, lively_log_mel, without_gains
 from tests.codec.tiny_vq import tiny_vq_model
@@ -41,9 +43,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return tiny_vq_model(tmp_path_factory.mktemp("vq"))
 
 
-def coded(model: Model, frames: int = FRAMES, seed: int = 0) -> CodedChunk:
+def coded(
+    model: Model, frames: int = FRAMES, seed: int = 0, angles: Angles | None = None
+) -> CodedChunk:
     log_mel = lively_log_mel(frames, seed, FRAMES)
-    return encode_chunks(model, log_mel, torch.tensor([frames]), conditions(1))[0]
+    count = torch.tensor([frames])
+    return encode_chunks(model, log_mel, count, conditions(1), angles=[angles])[0]
 
 
 @pytest.mark.parametrize("frames", [1, 37, 500, 1024])
@@ -52,7 +57,7 @@ def test_the_decoder_hears_what_the_encoder_made(model: Model, frames: int) -> N
     counts = torch.tensor([frames])
     with without_gains():
         chunk = encode_chunks(model, log_mel, counts, conditions(1))[0]
-    decoded = decode_chunks(model, [chunk], FRAMES, conditions(1))
+    decoded, _ = decode_chunks(model, [chunk], FRAMES, conditions(1))
     with torch.no_grad():
         settled = model.vae.encode(log_mel, counts, conditions(1)).log_mel
     torch.testing.assert_close(decoded[:, :, :frames], settled[:, :, :frames], atol=1e-4, rtol=0)
@@ -60,7 +65,7 @@ def test_the_decoder_hears_what_the_encoder_made(model: Model, frames: int) -> N
 
 def test_a_file_is_as_long_as_the_model_says(model: Model) -> None:
     chunk = coded(model)
-    bits = sum(chunk.level_bits) + chunk.gain_bits
+    bits = sum(chunk.level_bits) + chunk.side_bits
     assert bits > 2000
     paid = len(chunk.payload) - chunk.corrections_bytes
     assert paid * 8 == pytest.approx(bits, rel=0.01, abs=8 * OVERHEAD_BYTES)
@@ -81,7 +86,7 @@ def test_another_machines_floats_decode_the_same_symbols(
     model: Model, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chunk = coded(model, seed=seed)
-    expected = decode_chunks(model, [chunk], FRAMES, conditions(1))
+    expected, _ = decode_chunks(model, [chunk], FRAMES, conditions(1))
     generator = torch.Generator().manual_seed(seed)
     exact = Bottleneck.stage_logits
 
@@ -91,7 +96,7 @@ def test_another_machines_floats_decode_the_same_symbols(
         return logits + 0.9 * LOGIT_TIE_MARGIN * noise
 
     monkeypatch.setattr(Bottleneck, "stage_logits", shaken)
-    decoded = decode_chunks(model, [chunk], FRAMES, conditions(1))
+    decoded, _ = decode_chunks(model, [chunk], FRAMES, conditions(1))
     torch.testing.assert_close(decoded, expected, atol=1e-4, rtol=0)
 
 
@@ -116,10 +121,13 @@ def test_rows_that_are_nearly_tied_are_asked_for() -> None:
 
 def test_a_second_decoder_hears_the_same(model: Model) -> None:
     """Words and rows as docs/format.md has them, without the library."""
-    chunk = coded(model)
+    angles = some_angles(FRAMES, 3)
+    chunk = coded(model, angles=angles)
     reader = ByteReader(chunk.payload, "a chunk")
     Answers(reader)
-    gain_row = reader.take(1)[0]
+    gain_row, angle_row = reader.take(2)
+    assert gain_row >= 16  # angles follow
+    gain_row -= 16
     second = SecondDecoder(reader.take(reader.remaining))
     coder = group_coder(model)
     seen: list[np.ndarray] = []
@@ -145,7 +153,12 @@ def test_a_second_decoder_hears_the_same(model: Model) -> None:
     with torch.no_grad():
         log_mel = model.vae.top_down(frames, FRAMES, conditions(1), choose)
     log_mel += torch.tensor(gain_nats(second, gain_row, FRAMES))
-    expected = decode_chunks(model, [chunk], FRAMES, conditions(1))
+    radians = torch.tensor(angle_radians(second, angle_row, FRAMES))
+    bands = hats(8, 128, torch.device("cpu"))
+    torch.testing.assert_close(radians, (bands.float().T @ angles_of_frames(angles, FRAMES)))
+    expected, found = decode_chunks(model, [chunk], FRAMES, conditions(1))
+    assert found[0] is not None
+    np.testing.assert_array_equal(found[0], angles)
     torch.testing.assert_close(log_mel, expected, atol=1e-4, rtol=0)
     assert max(int(one.max()) for one in seen) < 16
 
