@@ -103,7 +103,7 @@ class ObjectiveConfig(Config):
     statistics_weight: float = Field(
         default=0.0, ge=0, description="of each band's mean and spread over time: keeps the timbre"
     )
-    beta: float = Field(default=1.0, ge=0)
+    beta: float = Field(default=1.0, ge=0, description="weight of the rate, without [quality]")
     beta_warmup: float = Field(
         default=0.0, ge=0, le=1, description="share of the run over which beta rises from 0"
     )
@@ -223,6 +223,15 @@ class ModelConfig(Config):
         if self.kind != "vocoder" and self.training.crop_frames % stride:
             raise ValueError(
                 f"training.crop_frames must be a multiple of the product of all strides ({stride})"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _one_trade_off(self) -> ModelConfig:
+        if self.quality is not None and (self.objective.beta, self.objective.beta_warmup) != (1, 0):
+            raise ValueError(
+                "a [quality] table makes lambda the weight of the rate: objective.beta must be 1 "
+                "and beta_warmup 0, or set quality = false"
             )
         return self
 

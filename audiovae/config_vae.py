@@ -69,6 +69,11 @@ class VAEConfig(Config):
             index for index, level in enumerate(coarse_to_fine) for _ in range(level.groups)
         )
 
+    @property
+    def group_strides(self) -> tuple[int, ...]:
+        """Mel frames behind one step of each latent group, coarse to fine."""
+        return tuple(self.level_strides[level] for level in self.group_levels)
+
 
 class BottleneckConfig(Config):
     """How features become latents: `kind` names a module of `models/bottlenecks`."""

@@ -107,7 +107,7 @@ def draw(
     stride = vae.config.vae.total_stride
     padded = -(-num_frames // stride) * stride
     rows = 1 if kept is None else kept.latents.batch_size
-    levels, strides = vae.config.vae.group_levels, vae.config.vae.level_strides
+    levels, strides = vae.config.vae.group_levels, vae.config.vae.group_strides
     lengths = torch.full((rows,), num_frames, device=device)
     generators = [torch.Generator(device).manual_seed(seed) for _ in range(rows)]
     kinds = vae.bottlenecks()
@@ -122,13 +122,11 @@ def draw(
         latent = torch.cat(made)
         if kept is not None:
             latent = _with_kept(latent, kept.latents.groups[index], kept.masks[index])
-        stride = strides[levels[index]]
-        drawn.append(latent * step_mask(lengths, latent.shape[2], stride))
+        drawn.append(latent * step_mask(lengths, latent.shape[2], strides[index]))
         return drawn[-1]
 
     log_mel = vae.top_down(lengths, padded, conditions, choose)
-    group_strides = tuple(strides[level] for level in levels)
-    latents = Latents(tuple(drawn), levels, group_strides, lengths, conditions, model.id)
+    latents = Latents(tuple(drawn), levels, strides, lengths, conditions, model.id)
     return Draw(log_mel[:, :, :num_frames], latents)
 
 

@@ -4,7 +4,9 @@
 
 `log p(x | z)` is the density that the objective's distortion stands for: for each cell e of the
 standardised log-mel's error, `exp(-(l1 |e| + l2 e^2)) / Z`, a Laplacian if l2 is 0, and the change
-of variables of the standardisation. It is a density of the log-mel, so it can be compared between
+of variables of the standardisation. For a model conditioned on a trade-off lambda the weights are
+those by which its loss, `lambda * distortion + bits` a frame, is a negative ELBO: times
+`lambda ln 2 / num_mels`. It is a density of the log-mel, so it can be compared between
 models, and has no meaning as a probability. The energy term of the objective is no likelihood and
 is left out.
 """
@@ -58,22 +60,31 @@ def likelihood(
     mask = step_mask(num_frames, log_mel.shape[2], 1)
     error = (output.log_mel - log_mel) / model.mel_deviation[:, None]
     exponent = objective.l1_weight * error.abs() + objective.l2_weight * error.square()
-    constant = (model.mel_deviation.log() + log_normaliser(objective)).sum()
-    reconstruction = -(exponent * mask).sum(dim=(1, 2)) / num_frames - constant
+    per_frame = (exponent * mask).sum(dim=(1, 2)) / num_frames
+    num_mels = log_mel.shape[1]
+    log_lambda = output.latents.conditions.log_lambda
+    weight = torch.ones_like(per_frame)
+    if log_lambda is not None:
+        weight = log_lambda.exp() * math.log(2.0) / num_mels
+    normalisers = [
+        log_normaliser(one * objective.l1_weight, one * objective.l2_weight)
+        for one in weight.tolist()
+    ]
+    constant = model.mel_deviation.log().sum() + num_mels * torch.tensor(normalisers).to(weight)
+    reconstruction = -weight * per_frame - constant
     kl = output.level_bits().sum(dim=1) * math.log(2.0) / num_frames
     return Likelihood(reconstruction, kl)
 
 
-def log_normaliser(objective: ObjectiveConfig) -> float:
+def log_normaliser(l1: float, l2: float) -> float:
     """Log Z of `exp(-(l1 |e| + l2 e^2))`.
 
-    >>> round(log_normaliser(ObjectiveConfig(l1_weight=2.0, l2_weight=0.0)), 6)  # 2 / l1
+    >>> round(log_normaliser(2.0, 0.0), 6)  # log(2 / l1)
     0.0
 
     Raises:
         ConfigError: If both weights are 0: that is no density.
     """
-    l1, l2 = objective.l1_weight, objective.l2_weight
     if l2 > 0:
         return math.log(math.sqrt(math.pi / l2) * float(erfcx(l1 / (2 * math.sqrt(l2)))))
     if l1 > 0:
@@ -96,7 +107,9 @@ class UnitActivity:
     def __init__(self) -> None:
         self._moments: dict[int, list[Tensor]] = {}
 
-    def observe(self, group: int, latent: Tensor, middle: Tensor, drawn: Tensor) -> None:
+    def observe(
+        self, group: int, latent: Tensor, middle: Tensor, drawn: Tensor, mask: Tensor
+    ) -> None:
         """Take in a batch of one group.
 
         Args:
@@ -104,11 +117,11 @@ class UnitActivity:
             latent: `[batch, channel, step]`, settled.
             middle: The same shape: the prior at temperature 0.
             drawn: The same shape: the prior at temperature 1.
+            mask: `[batch, 1, step]`: 0 at steps without signal, which do not count.
         """
-        shift, spread = (latent - middle).double(), (drawn - middle).double()
-        ones = torch.full((shift.shape[1],), float(shift.shape[0] * shift.shape[2]))
-        own = [shift, shift.square(), spread.square()]
-        sums = [ones.double(), *(one.sum(dim=(0, 2)).cpu() for one in own)]
+        shift, spread = ((one - middle).double() * mask for one in (latent, drawn))
+        own = [mask.double().expand_as(shift), shift, shift.square(), spread.square()]
+        sums = [one.sum(dim=(0, 2)).cpu() for one in own]
         before = self._moments.get(group, [torch.zeros_like(one) for one in sums])
         self._moments[group] = [a + b for a, b in zip(before, sums, strict=True)]
 

@@ -59,7 +59,7 @@ def encode_chunks(
     lengths = [int(count) for count in num_frames[:num_coded].tolist()]
     angles = [None] * len(lengths) if angles is None else angles
     writers = [ChunkWriter(coder) for _ in lengths]
-    strides = _group_strides(model)
+    strides = model.vae.config.vae.group_strides
 
     def take(group: int, posterior: Tensor, prior: Tensor) -> LatentSample:
         valid = [-(-length // strides[group]) for length in lengths]
@@ -160,7 +160,7 @@ def _decode(
     lengths = [reader.num_frames for reader in readers]
     lengths += [1] * ((num_rows or 0) - len(lengths))
     num_frames = torch.tensor(lengths, device=model.device)
-    strides = _group_strides(model)
+    strides = model.vae.config.vae.group_strides
 
     def choose(group: int, _features: Tensor, prior: Tensor) -> Tensor:
         def read(shape: tuple[int, int, int], rows_of: ChooseRows) -> Integers:
@@ -193,12 +193,6 @@ def _read_group(
         read = reader.read(shape[1] * steps, partial(rows_of, item, steps))
         symbols[item, :, :steps] = read.reshape(-1, steps)
     return symbols
-
-
-def _group_strides(model: Model) -> list[int]:
-    """Mel frames behind one step of each group."""
-    strides = model.vae.config.vae.level_strides
-    return [strides[level] for level in model.vae.config.vae.group_levels]
 
 
 class _ExactFloat32:

@@ -40,7 +40,7 @@ from audiovae.models.blocks import (
     rows_to_cells,
     step_mask,
 )
-from audiovae.models.bottlenecks import BottleneckKind
+from audiovae.models.bottlenecks import BottleneckKind, LatentSample
 from audiovae.models.conditioning import build_conditionings
 from audiovae.models.conditioning.base import in_a_row
 from audiovae.models.conditioning.pitch import PitchTrack
@@ -119,12 +119,13 @@ class HVAE(nn.Module):
             generator: Source of the bottleneck's noise.
         """
         kinds = self.bottlenecks()
-        return self.reconstruct(
-            log_mel,
-            num_frames,
-            conditions,
-            lambda group, posterior, prior: kinds[group].draw(posterior, prior, generator),
-        )
+        strides = self.config.vae.group_strides
+
+        def take(group: int, posterior: Tensor, prior: Tensor) -> LatentSample:
+            mask = step_mask(num_frames, prior.shape[2], strides[group])
+            return kinds[group].draw(posterior, prior, mask, generator)
+
+        return self.reconstruct(log_mel, num_frames, conditions, take)
 
     def encode(self, log_mel: Tensor, num_frames: Tensor, conditions: Conditions) -> VAEOutput:
         """Reconstruct with settled latents (rounded, or the posterior mean): no noise."""
@@ -240,8 +241,7 @@ class HVAE(nn.Module):
         evidence = self._bottom_up(log_mel, num_frames, conditions, context)
         if self.timbre is not None and conditions.timbre is None:
             conditions = replace(conditions, timbre=self.timbre_of(log_mel, num_frames).mean)
-        levels, by_level = self.config.vae.group_levels, self.config.vae.level_strides
-        strides = tuple([by_level[level] for level in levels])
+        levels, strides = self.config.vae.group_levels, self.config.vae.group_strides
         latents: list[Tensor] = []
         group_bits: list[Tensor] = []
         penalties: list[Tensor] = []

@@ -100,7 +100,8 @@ class TimbreTask:
 
     def updates(self, generator: torch.Generator, progress: Progress) -> Iterator[Update]:
         """One step: the swap both ways, its agreement, the code's cost, and sums of latents."""
-        training, objective = self.config.training, self.config.objective
+        training = self.config.training
+        objective = self.config.objective.at(progress.fraction)
         pairs = max(1, training.batch_size // 2)
         duets = round(_DUETS_SHARE * pairs) if progress.fraction >= _DUETS_FROM else 0
         share = same_share(1.0 if self.reads_pitch else progress.fraction)

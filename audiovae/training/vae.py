@@ -34,7 +34,7 @@ _VALIDATION_FRAMES = 512
 _VALIDATION_BATCH = 16
 _CURVE_LAMBDAS = 10
 _LOG_EVERY_LAMBDAS = 3  # of the curve: 4 of 10 are logged, the smallest and the largest among them
-_ACTIVE_UNIT_NATS = 0.01  # a channel whose mean KL is below carries nothing (Burda et al., 2016)
+_ACTIVE_UNIT_NATS = 0.01  # a channel whose mean KL is below carries nothing
 _NATS_PER_BIT = math.log(2.0)
 
 
@@ -202,17 +202,19 @@ def _active_units(model: HVAE, outputs: list[VAEOutput]) -> tuple[dict[str, floa
     names = model.config.level_names
     used = dict.fromkeys(names, 0)
     available = dict.fromkeys(names, 0)
-    for index, level in enumerate(model.config.vae.group_levels):
+    groups = zip(model.config.vae.group_levels, model.config.vae.group_strides, strict=True)
+    for index, (level, stride) in enumerate(groups):
         bits = torch.stack([o.group_bits[index].sum(dim=(0, 2)) for o in outputs]).sum(dim=0)
-        stride = model.config.vae.level_strides[level]
         steps = sum(float((o.latents.num_frames / stride).sum()) for o in outputs)
         nats = bits * _NATS_PER_BIT / steps  # [unit]
         used[names[level]] += int((nats >= _ACTIVE_UNIT_NATS).sum())
         available[names[level]] += len(nats)
+    remedy = "lower objective.beta, or lengthen objective.beta_warmup"
+    if model.config.quality is not None:
+        remedy = "raise quality.max_lambda"
     warnings = [
         f"level {name} has collapsed: none of its {available[name]} units carries "
-        f"{_ACTIVE_UNIT_NATS} nats a step; train longer, lower objective.beta, lengthen "
-        "objective.beta_warmup, or raise quality.max_lambda"
+        f"{_ACTIVE_UNIT_NATS} nats a step; train longer, or {remedy}"
         for name in names
         if used[name] == 0
     ]

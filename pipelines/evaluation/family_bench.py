@@ -24,6 +24,7 @@ from audiovae.checkpoint import Model, load_model
 from audiovae.chunks import padded_frames
 from audiovae.files import compress
 from audiovae.latents import Conditions, Latents
+from audiovae.models.blocks import step_mask
 from audiovae.models.output import VAEOutput
 from audiovae.objectives.spectral import mel_distances
 from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db
@@ -127,13 +128,14 @@ class Member:
         self, log_mel: Tensor, counts: Tensor, conditions: Conditions, activity: UnitActivity
     ) -> VAEOutput:
         """Settled latents and what they decode to; tells `activity` what the units do."""
-        kinds = self._vae.bottlenecks()
+        kinds, strides = self._vae.bottlenecks(), self._vae.config.vae.group_strides
 
         def take(group: int, posterior: Tensor, prior: Tensor):  # type: ignore[no-untyped-def]
             kind = kinds[group]
             sample = kind.settle(posterior, prior)
             middle, drawn = (kind.generate(prior, t, self._generator) for t in (0.0, 1.0))
-            activity.observe(group, sample.latent, middle, drawn)
+            mask = step_mask(counts, prior.shape[2], strides[group])
+            activity.observe(group, sample.latent, middle, drawn, mask)
             return sample
 
         return self._vae.reconstruct(log_mel, counts, conditions, take)

@@ -34,13 +34,12 @@ def log_mels() -> torch.Tensor:
 @pytest.mark.parametrize(("l1", "l2"), [(1.0, 0.25), (3.0, 0.0), (0.0, 0.7), (5.0, 2.0)])
 def test_the_density_integrates_to_one(l1: float, l2: float) -> None:
     total, _ = quad(lambda e: math.exp(-(l1 * abs(e) + l2 * e * e)), -40, 40, points=[0])
-    objective = ObjectiveConfig(l1_weight=l1, l2_weight=l2)
-    assert log_normaliser(objective) == pytest.approx(math.log(total), abs=1e-6)
+    assert log_normaliser(l1, l2) == pytest.approx(math.log(total), abs=1e-6)
 
 
 def test_no_weights_are_no_density() -> None:
     with pytest.raises(ConfigError, match="l1_weight or l2_weight"):
-        log_normaliser(ObjectiveConfig(l1_weight=0.0, l2_weight=0.0))
+        log_normaliser(0.0, 0.0)
 
 
 def test_the_reconstruction_term_is_a_laplacian_of_the_log_mel() -> None:
@@ -67,6 +66,30 @@ def test_the_loss_is_the_negative_elbo_but_for_a_constant() -> None:
     torch.testing.assert_close(sums[0], sums[2], rtol=1e-4, atol=1e-2)
 
 
+def test_the_loss_of_a_lambda_is_such_a_bound_too() -> None:
+    """Both in bits, at each item's own lambda."""
+    vae, log_mel = stirred(HVAE(tiny_config()), seed=1), log_mels()
+    objective = ObjectiveConfig(l1_weight=2.0, l2_weight=0.5, energy_weight=0.0)
+    conditions = Conditions(torch.tensor([4.0, 8.0]))
+    sums = []
+    for seed in range(2):
+        output = vae(log_mel, COUNTS, conditions, torch.Generator().manual_seed(seed))
+        bound = likelihood(vae, log_mel, output, objective).elbo / math.log(2.0)
+        loss = elbo_terms(vae, log_mel, output, objective).loss
+        sums.append(bound + loss * torch.exp(0.5 * torch.tensor([4.0, 8.0])))
+    torch.testing.assert_close(sums[0], sums[1], rtol=1e-4, atol=1e-2)
+
+
+def test_padding_makes_no_unit_active() -> None:
+    """What is behind a sound's end differs from what is before it, whatever the sound."""
+    mask = torch.ones(4, 1, 10)
+    mask[:, :, 5:] = 0
+    latent = 3 * (1 - mask).expand(4, 3, 10)
+    activity, drawn = UnitActivity(), torch.randn(4, 3, 10)
+    activity.observe(0, latent, torch.zeros(4, 3, 10), drawn, mask)
+    assert activity.active(0) == 0
+
+
 def test_units_that_follow_the_sound_are_active() -> None:
     generator = torch.Generator().manual_seed(0)
     activity = UnitActivity()
@@ -75,6 +98,7 @@ def test_units_that_follow_the_sound_are_active() -> None:
         drawn = middle + 2.0 * torch.randn(4, 3, 10, generator=generator)
         shift = torch.randn(4, 3, 10, generator=generator)
         shift *= torch.tensor([1.0, 0.1, 0.0])[:, None]  # of the prior's variance: 0.25, 0.0025, 0
-        activity.observe(0, middle + shift + torch.tensor([0.0, 0.0, 5.0])[:, None], middle, drawn)
+        latent = middle + shift + torch.tensor([0.0, 0.0, 5.0])[:, None]
+        activity.observe(0, latent, middle, drawn, torch.ones(4, 1, 10))
     assert activity.active(0) == 1
     assert np.isclose(UnitActivity.THRESHOLD, 0.01)

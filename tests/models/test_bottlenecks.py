@@ -60,7 +60,9 @@ def test_unknown_kind_names_the_known() -> None:
 def test_draws_follow_their_generator(kind: str) -> None:
     bottleneck = build_bottleneck(BottleneckConfig(kind=kind), 3)
     posterior, prior = raw(kind)
-    first, again, other = (bottleneck.draw(posterior, prior, generator(s)) for s in (1, 1, 2))
+    first, again, other = (
+        bottleneck.draw(posterior, prior, torch.ones(1), generator(s)) for s in (1, 1, 2)
+    )
     assert torch.equal(first.latent, again.latent)
     assert not torch.equal(first.latent, other.latent)
     samples = [bottleneck.generate(prior, 1.0, generator(s)) for s in (1, 1, 2)]
@@ -74,7 +76,7 @@ def test_settling_is_free_of_noise_and_gradients_reach_both_sides(kind: str) -> 
     posterior, prior = (x.requires_grad_() for x in raw(kind))
     first, again = (bottleneck.settle(posterior, prior) for _ in range(2))
     assert torch.equal(first.latent, again.latent)
-    drawn = bottleneck.draw(posterior, prior, generator())
+    drawn = bottleneck.draw(posterior, prior, torch.ones(1), generator())
     (drawn.bits.sum() + drawn.latent.square().sum()).backward()  # type: ignore[no-untyped-call]
     for features in (posterior, prior):
         assert features.grad is not None
@@ -111,9 +113,33 @@ def test_noise_costs_what_rounding_costs(scale: float) -> None:
     posterior = scale * torch.randn(1, 1, steps, generator=generator())
     quantized = Quantized(BottleneckConfig(), 3)
     assert float(quantized.split_prior(prior).log_scale[0, 0, 0].exp()) == pytest.approx(scale)
-    drawn = quantized.draw(posterior, prior, generator(1)).bits.mean()
+    drawn = quantized.draw(posterior, prior, torch.ones(1), generator(1)).bits.mean()
     rounded = quantized.settle(posterior, prior).bits.mean()
     assert abs(float(drawn - rounded)) < DITHER_TOLERANCE_BITS
+
+
+@pytest.mark.parametrize("scale", [0.1, 0.3, 1.0, 5.0])
+def test_what_is_generated_is_as_likely_as_it_costs(scale: float) -> None:
+    """The chance of a residual is that of the code that it would have."""
+    steps = 200_000
+    drawn = Quantized(BottleneckConfig(), 1).generate(
+        prior_with_scale(scale, steps), 1.0, generator()
+    )
+    values, counts = drawn.flatten().round().unique(return_counts=True)
+    expected = torch.exp2(-residual_bits(values, torch.tensor(math.log(scale))))
+    np.testing.assert_allclose(counts / steps, expected, atol=0.005)
+
+
+def test_an_autoencoder_remembers_signal_alone() -> None:
+    bottleneck = build_bottleneck(BottleneckConfig(kind="deterministic"), 3)
+    residual = 2 * torch.randn(2, 3, 400, generator=generator())
+    mask = torch.zeros(2, 1, 400)
+    mask[:, :, :100] = 1
+    for _ in range(500):
+        bottleneck.draw(residual.where(mask > 0, torch.tensor(9.0)), residual, mask, None)
+    noise = bottleneck.generate(torch.zeros(1, 3, 100_000), 1.0, generator())
+    assert float(noise.mean()) == pytest.approx(0, abs=0.3)
+    assert float(noise.std()) == pytest.approx(2, rel=0.1)
 
 
 def test_quantized_latents_are_whole_steps_from_the_prior_mean() -> None:
@@ -123,7 +149,7 @@ def test_quantized_latents_are_whole_steps_from_the_prior_mean() -> None:
     settled = quantized.settle(posterior, prior).latent
     torch.testing.assert_close(settled - mean, torch.round(settled - mean), rtol=0, atol=1e-5)
     assert float((settled - posterior).abs().max()) <= 0.5 + 1e-5
-    drawn = quantized.draw(posterior, prior, generator()).latent
+    drawn = quantized.draw(posterior, prior, torch.ones(1), generator()).latent
     assert float((drawn - posterior).abs().max()) <= 0.5 + 1e-5
 
 
@@ -158,7 +184,7 @@ def test_gaussian_draws_have_the_posteriors_moments() -> None:
     bottleneck = build_bottleneck(BottleneckConfig(kind="gaussian"), 3)
     posterior = torch.tensor([1.5, math.log(0.5)])[None, :, None].expand(1, 2, 100_000)
     prior = torch.tensor([3.0, math.log(2.0)])[None, :, None].expand(1, 2, 100_000)
-    latent = bottleneck.draw(posterior, prior, generator()).latent
+    latent = bottleneck.draw(posterior, prior, torch.ones(1), generator()).latent
     assert float(latent.mean()) == pytest.approx(3.0 + 2.0 * 1.5, abs=0.05)
     assert float(latent.std()) == pytest.approx(2.0 * 0.5, rel=0.05)
 

@@ -22,6 +22,9 @@ def bottleneck(**settings: object) -> Bottleneck:
     return Bottleneck(BottleneckConfig(kind="vq", **given), CHANNELS)  # type: ignore[arg-type]
 
 
+SIGNAL = torch.ones(2, 1, STEPS)
+
+
 def clusters(count: int, seed: int) -> Tensor:
     """`[2, channel, step]` around `count` centres, which are the same for every seed."""
     centres = 3 * torch.randn(count, CHANNELS, generator=torch.Generator().manual_seed(99))
@@ -38,7 +41,7 @@ def no_prior(module: Bottleneck) -> Tensor:
 def follow(module: Bottleneck, steps: int, count: int = 8) -> None:
     module.train()
     for seed in range(steps):
-        module.draw(clusters(count, seed), no_prior(module), None)
+        module.draw(clusters(count, seed), no_prior(module), SIGNAL, None)
     module.eval()
 
 
@@ -55,7 +58,7 @@ def test_each_stage_brings_the_sum_nearer() -> None:
     module.train()
     for seed in range(60):
         noise = torch.randn(2, CHANNELS, STEPS, generator=torch.Generator().manual_seed(seed))
-        module.draw(noise, no_prior(module), None)
+        module.draw(noise, no_prior(module), SIGNAL, None)
     module.eval()
     target = torch.randn(2, CHANNELS, STEPS, generator=torch.Generator().manual_seed(7))
     indices = module.indices_of(target)
@@ -82,16 +85,42 @@ def test_nothing_is_learnt_outside_training() -> None:
     module = bottleneck()
     follow(module, 3)
     before = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    module.draw(clusters(8, 5), no_prior(module), None)
+    module.draw(clusters(8, 5), no_prior(module), SIGNAL, None)
     module.settle(clusters(8, 5), no_prior(module))
     assert all(torch.equal(buffer, before[name]) for name, buffer in module.named_buffers())
+
+
+def test_padding_teaches_nothing() -> None:
+    """Steps behind a signal's end are all alike: they would fill codebooks and rows."""
+    module = bottleneck(codebooks=1)
+    mask = SIGNAL.clone()
+    mask[:, :, STEPS // 4 :] = 0
+    module.train()
+    for seed in range(40):
+        target = clusters(8, seed).where(mask > 0, torch.tensor(50.0))
+        module.draw(target, no_prior(module), mask, None)
+    module.draw(torch.full((2, CHANNELS, STEPS), 50.0), no_prior(module), 0 * SIGNAL, None)
+    assert float(module.codes.abs().max()) < 25
+    assert float(module.usage.sum()) == pytest.approx(1, abs=0.15)
+    assert float(module.row_counts.sum(dim=(1, 2)).max()) == pytest.approx(1, abs=0.15)
+
+
+def test_distances_are_exact_under_autocast() -> None:
+    """Far from zero, half precision would choose other entries."""
+    module = bottleneck()
+    follow(module, 20)
+    module.codes[0] += 100
+    target = clusters(8, 3) + 100
+    with torch.autocast("cpu", torch.bfloat16):
+        drawn = module.draw(target, no_prior(module), SIGNAL, None).latent
+    torch.testing.assert_close(drawn, module.settle(target, no_prior(module)).latent)
 
 
 def test_the_gradient_passes_straight_through() -> None:
     module = bottleneck(commitment_weight=0.0)
     follow(module, 5)
     target = clusters(8, 3).requires_grad_()
-    (module.draw(target, no_prior(module), None).latent * 3.0).sum().backward()  # type: ignore[no-untyped-call]
+    (module.draw(target, no_prior(module), SIGNAL, None).latent * 3.0).sum().backward()  # type: ignore[no-untyped-call]
     assert target.grad is not None
     assert torch.equal(target.grad, torch.full_like(target, 3.0))
 
@@ -100,14 +129,14 @@ def test_commitment_pulls_towards_the_chosen_entries() -> None:
     module = bottleneck(commitment_weight=0.5)
     follow(module, 5)
     target = clusters(8, 3).requires_grad_()
-    penalty = module.draw(target, no_prior(module), None).penalty
+    penalty = module.draw(target, no_prior(module), SIGNAL, None).penalty
     assert penalty is not None
     assert penalty.shape == (2, 1, STEPS)
     penalty.sum().backward()  # type: ignore[no-untyped-call]
     assert target.grad is not None
     with torch.no_grad():
         nearer = target - 0.1 * target.grad
-        closer = module.draw(nearer, no_prior(module), None).penalty
+        closer = module.draw(nearer, no_prior(module), SIGNAL, None).penalty
     assert closer is not None
     assert float(closer.sum()) < float(penalty.detach().sum())
 
@@ -135,7 +164,7 @@ def test_the_prior_learns_to_choose_rows() -> None:
         told = torch.stack([kinds, 1 - kinds]).expand(2, 2, STEPS)
         prior = torch.einsum("pk,bks->bps", weight, told)
         optimiser.zero_grad()
-        module.draw(target, prior, None).bits.mean().backward()  # type: ignore[no-untyped-call]
+        module.draw(target, prior, SIGNAL, None).bits.mean().backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     module.eval()
     with torch.no_grad():
@@ -157,7 +186,7 @@ def test_expected_bits_are_no_less_than_those_of_the_mixture() -> None:
     follow(module, 10)
     prior = torch.randn(2, module.prior_channels, STEPS, generator=torch.Generator().manual_seed(0))
     target = clusters(8, 4)
-    expected = module.draw(target, prior, None).bits
+    expected = module.draw(target, prior, SIGNAL, None).bits
     indices = module.indices_of(target)
     chances = torch.softmax(module.row_logits(prior, indices), dim=2)
     likelihood = torch.stack(

@@ -54,9 +54,17 @@ class BottleneckKind(Protocol):
     """Whether bits mean something: False for latents without a distribution."""
 
     def draw(
-        self, posterior: Tensor, prior: Tensor, generator: torch.Generator | None
+        self,
+        posterior: Tensor,
+        prior: Tensor,
+        mask: Tensor,
+        generator: torch.Generator | None,
     ) -> LatentSample:
-        """Draw from the posterior as training needs it (with gradients)."""
+        """Draw from the posterior as training needs it (with gradients).
+
+        `mask` `[batch, 1, step]` is 0 at steps without signal: a kind that learns from what passes
+        through it leaves them out.
+        """
         ...
 
     def settle(self, posterior: Tensor, prior: Tensor) -> LatentSample:

@@ -32,11 +32,15 @@ class Bottleneck(nn.Module):
         self.register_buffer("residual_square", torch.ones(channels))
 
     def draw(
-        self, posterior: Tensor, prior: Tensor, generator: torch.Generator | None
+        self,
+        posterior: Tensor,
+        prior: Tensor,
+        mask: Tensor,
+        generator: torch.Generator | None,
     ) -> LatentSample:
         """Take the residual as it is; while training, remember its moments."""
         if self.training:
-            self._remember(posterior.detach().float())
+            self._remember(posterior.detach().float(), mask)
         return self.settle(posterior, prior)
 
     def settle(self, posterior: Tensor, prior: Tensor) -> LatentSample:
@@ -54,6 +58,9 @@ class Bottleneck(nn.Module):
         return mean + temperature * variance.sqrt()[:, None] * noise
 
     @torch.no_grad()
-    def _remember(self, residual: Tensor) -> None:
-        self.residual_mean.lerp_(residual.mean(dim=(0, 2)), 1 - _DECAY)
-        self.residual_square.lerp_(residual.square().mean(dim=(0, 2)), 1 - _DECAY)
+    def _remember(self, residual: Tensor, mask: Tensor) -> None:
+        steps = mask.sum().clamp(min=1)
+        mean = (residual * mask).sum(dim=(0, 2)) / steps
+        square = (residual.square() * mask).sum(dim=(0, 2)) / steps
+        self.residual_mean.lerp_(mean, 1 - _DECAY)
+        self.residual_square.lerp_(square, 1 - _DECAY)

@@ -28,7 +28,11 @@ class Bottleneck:
         self.posterior_channels = self.prior_channels = 2 * channels
 
     def draw(
-        self, posterior: Tensor, prior: Tensor, generator: torch.Generator | None
+        self,
+        posterior: Tensor,
+        prior: Tensor,
+        _mask: Tensor,
+        generator: torch.Generator | None,
     ) -> LatentSample:
         """Draw `mean + scale * noise` from the posterior."""
         prior_mean, prior_log_scale = _mean_and_log_scale(prior)

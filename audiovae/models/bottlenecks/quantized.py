@@ -64,7 +64,11 @@ class Bottleneck:
         return ResidualPrior(mean, log_scale)
 
     def draw(
-        self, posterior: Tensor, prior: Tensor, generator: torch.Generator | None
+        self,
+        posterior: Tensor,
+        prior: Tensor,
+        _mask: Tensor,
+        generator: torch.Generator | None,
     ) -> LatentSample:
         """Add uniform noise of one quantisation step; bits are differentiable."""
         prior_of_residual = self.split_prior(prior)
@@ -87,9 +91,9 @@ class Bottleneck:
         """Draw a rounded residual from the prior and add the prior mean."""
         prior_of_residual = self.split_prior(prior)
         deviation = temperature * prior_of_residual.log_scale.exp()
-        noise = gaussian_noise_like(deviation, generator) * deviation
-        uniform = torch.rand(noise.shape, generator=generator, device=noise.device) - 0.5
-        return prior_of_residual.mean + torch.round(noise + temperature * uniform)
+        # Rounding takes in the uniform that the prior is convolved with: none is added.
+        residual = torch.round(gaussian_noise_like(deviation, generator) * deviation)
+        return prior_of_residual.mean + residual
 
 
 def residual_bits(residual: Tensor, log_scale: Tensor) -> Tensor:

@@ -54,17 +54,24 @@ class Bottleneck(nn.Module):
         self.register_buffer("row_counts", draw / rows)
 
     def draw(
-        self, posterior: Tensor, prior: Tensor, generator: torch.Generator | None
+        self,
+        posterior: Tensor,
+        prior: Tensor,
+        mask: Tensor,
+        generator: torch.Generator | None,
     ) -> LatentSample:
         """Quantise with gradients; while training, let codebooks and rows follow the data."""
         target = posterior.float()
-        indices = self.indices_of(target.detach(), learn=self.training)
-        latent = self.vectors_of(indices)
-        logits = self.row_logits(prior, indices)  # [batch, stage, row, step]
-        chances = torch.softmax(logits, dim=2)
-        if self.training:
-            self._follow_rows(chances.detach(), indices)
-        bits = (chances * self._bits_of_rows(indices)).sum(dim=2)
+        # Never in half precision: distances subtract nearly equal numbers.
+        with torch.autocast(target.device.type, enabled=False):
+            learn_from = mask[:, 0].flatten() if self.training else None
+            indices = self.indices_of(target.detach(), learn_from)
+            latent = self.vectors_of(indices)
+            logits = self.row_logits(prior, indices)  # [batch, stage, row, step]
+            chances = torch.softmax(logits, dim=2)
+            if learn_from is not None:
+                self._follow_rows(chances.detach(), indices, learn_from)
+            bits = (chances * self._bits_of_rows(indices)).sum(dim=2)
         # Far from every entry the straight gradient is wrong: stay near.
         distance = (target - latent).square().sum(dim=1, keepdim=True)
         straight = target + (latent - target).detach()
@@ -86,23 +93,24 @@ class Bottleneck(nn.Module):
             chosen.append(_draw_index(weights, temperature, generator))
         return self.vectors_of(torch.stack(chosen, dim=1))
 
-    def indices_of(self, target: Tensor, learn: bool = False) -> Tensor:
+    def indices_of(self, target: Tensor, learn_from: Tensor | None = None) -> Tensor:
         """Entries `[batch, stage, step]` nearest to what the stages before leave of a target.
 
         Args:
             target: `[batch, channel, step]`.
-            learn: Let the codebooks follow.
+            learn_from: `[vector]` of 0 and 1, all steps of all items in a row: which of them the
+                codebooks follow.
         """
         batch, channels, steps = target.shape
         residual = target.transpose(1, 2).reshape(-1, channels)  # [vector, channel]
         found = []
         for index in range(self.config.codebooks):
-            if learn:
-                self._revive(index, residual)
+            if learn_from is not None:
+                self._revive(index, residual, learn_from)
             indices = _nearest(residual, self.codes[index])
             chosen = self.codes[index][indices]
-            if learn:
-                self._follow(index, residual, indices)
+            if learn_from is not None:
+                self._follow(index, residual, indices, learn_from)
             residual = residual - chosen
             found.append(indices.reshape(batch, steps))
         return torch.stack(found, dim=1)
@@ -158,34 +166,37 @@ class Bottleneck(nn.Module):
         return torch.stack(parts, dim=1).transpose(2, 3)
 
     @torch.no_grad()
-    def _follow(self, stage: int, residual: Tensor, indices: Tensor) -> None:
+    def _follow(self, stage: int, residual: Tensor, indices: Tensor, learn_from: Tensor) -> None:
         """Move a codebook's averages towards a batch, and its entries with them."""
         keep = self.config.codebook_decay
-        share = (1 - keep) / len(residual)
+        share = (1 - keep) / learn_from.sum().clamp(min=1)
         chosen = functional.one_hot(indices, self.config.codes).to(residual)  # [vector, code]
-        self.usage[stage].mul_(keep).add_(chosen.sum(dim=0), alpha=share)
-        self.sums[stage].mul_(keep).add_(chosen.T @ residual, alpha=share)
+        chosen = chosen * (share * learn_from)[:, None]
+        self.usage[stage].mul_(keep).add_(chosen.sum(dim=0))
+        self.sums[stage].mul_(keep).add_(chosen.T @ residual)
         self.codes[stage].copy_(self.sums[stage] / self.usage[stage].clamp(min=1e-12)[:, None])
 
     @torch.no_grad()
-    def _revive(self, stage: int, residual: Tensor) -> None:
+    def _revive(self, stage: int, residual: Tensor, learn_from: Tensor) -> None:
         """Put vectors of the batch in place of entries that are hardly used."""
         codes = self.config.codes
         dead = self.usage[stage] < _DEAD_SHARE / codes  # [code]
-        picks = torch.randint(len(residual), (codes,), device=residual.device)
+        chances = learn_from + (learn_from.sum() == 0)  # something, where nothing is signal
+        picks = torch.multinomial(chances, codes, replacement=True)
         fresh = residual[picks]
         self.codes[stage].copy_(torch.where(dead[:, None], fresh, self.codes[stage]))
         self.sums[stage].copy_(torch.where(dead[:, None], fresh / codes, self.sums[stage]))
         self.usage[stage].masked_fill_(dead, 1.0 / codes)
 
     @torch.no_grad()
-    def _follow_rows(self, chances: Tensor, indices: Tensor) -> None:
+    def _follow_rows(self, chances: Tensor, indices: Tensor, learn_from: Tensor) -> None:
         """Move each row towards the indices that it is chosen for."""
         keep = self.config.codebook_decay
         for stage in range(self.config.codebooks):
             weights = chances[:, stage].transpose(1, 2).flatten(0, 1)  # [vector, row]
+            weights = weights * learn_from[:, None] / learn_from.sum().clamp(min=1)
             chosen = functional.one_hot(indices[:, stage].flatten(), self.config.codes)
-            counts = weights.T @ chosen.to(weights) / len(weights)  # [row, code]
+            counts = weights.T @ chosen.to(weights)  # [row, code]
             self.row_counts[stage].mul_(keep).add_(counts, alpha=1 - keep)
 
 
