@@ -33,6 +33,8 @@ MAX_STEPS = 8
 STEP_RADIANS = math.pi / MAX_STEPS
 _SIDE_BINS = 32
 """Bins turned to one side: 689 Hz, so that what is turned has echoes of about a millisecond."""
+_LEAN = 0.25
+"""Steps that rounding leans to the same phase or its opposite: decodes agree too little."""
 _TINY = 1e-9
 
 
@@ -59,7 +61,8 @@ def measure_angles(
     )  # [block, band]
     # In silence there is no phase: it counts as the same.
     coherence = ((along + _TINY) / (whole + _TINY)).clamp(-1, 1)
-    return (coherence.acos() / STEP_RADIANS).round().T.numpy().astype(np.int32)
+    steps = coherence.acos() / STEP_RADIANS - _LEAN * coherence.sign()
+    return steps.round().clamp(0, MAX_STEPS).T.numpy().astype(np.int32)
 
 
 def angles_of_frames(angles: Angles, num_frames: int) -> Tensor:
