@@ -140,7 +140,17 @@ def refuse_given(context: typer.Context, names: Sequence[str], where: str) -> No
     for name in names:
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE":
-            raise UsageProblem(f"--{name}: expected it {where}")
+            raise UsageProblem(f"--{name.replace('_', '-')}: expected it {where}")
+
+
+def refuse_idle_quality(context: typer.Context, kbps: float | None, max_bytes: int | None) -> None:
+    """Refuse a quality beside a size, which takes its place.
+
+    Raises:
+        UsageProblem: If both were given.
+    """
+    if kbps is not None or max_bytes is not None:
+        refuse_given(context, ("quality",), "without --kbps and --max-bytes; leave one out")
 
 
 def require_new(destination: Path, overwrite: bool, *inputs: str | Path) -> None:
@@ -205,7 +215,7 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
     sys.stdout = sys.stdout or open(os.devnull, "w")
     sys.stderr = sys.stderr or open(os.devnull, "w")
     try:
-        arguments = [_at_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+        arguments = [_argument(word) for word in (sys.argv[1:] if argv is None else argv)]
         with _ended_like_an_interrupt():
             status = app(args=arguments, prog_name=prog_name, standalone_mode=False)
         if status == ExitStatus.INTERRUPTED:  # Typer took the KeyboardInterrupt
@@ -229,12 +239,20 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
     return status if isinstance(status, int) else ExitStatus.DONE
 
 
-def _at_home(word: str) -> str:
-    """An argument with its `~` made a path, which a shell leaves alone in `--option=~/x`."""
+def _argument(word: str) -> str:
+    """An argument with its `~` made a path, which a shell leaves alone in `--option=~/x`.
+
+    Raises:
+        UsageProblem: If it is empty, as "$UNSET" is; a path would then be the current directory.
+    """
     option, separator, value = word.partition("=")
-    if separator and option.startswith("--"):
-        return f"{option}={os.path.expanduser(value)}"
-    return os.path.expanduser(word)
+    is_option = bool(separator) and option.startswith("--")
+    if not (value if is_option else word):
+        where = option if is_option else "the command line"
+        raise UsageProblem(
+            f"{where}: expected a value, got an empty one; is a variable of the shell not set?"
+        )
+    return f"{option}={os.path.expanduser(value)}" if is_option else os.path.expanduser(word)
 
 
 @contextmanager

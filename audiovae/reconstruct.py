@@ -65,7 +65,6 @@ class Reconstructor:
     def __init__(
         self,
         model: Model,
-        seed: int = 0,
         device: str = "cpu",
         move: Move | None = None,
         polish_steps: int = DEFAULT_POLISH_STEPS,
@@ -74,7 +73,6 @@ class Reconstructor:
 
         Args:
             model: From `load_model`.
-            seed: Of Griffin-Lim, where it is used.
             device: Where to compute.
             move: What is done to the latents of every chunk before they are decoded.
             polish_steps: Griffin-Lim steps from the vocoder's phase.
@@ -84,7 +82,7 @@ class Reconstructor:
         model.vae.to(self.device)
         self._model = model
         vocoder = None if model.vocoder is None else model.vocoder.to(self.device)
-        self._synthesizer = Synthesizer(vocoder, polish_steps, seed)
+        self._synthesizer = Synthesizer(vocoder, polish_steps)
         self._reach_frames = -(-REACH_SAMPLES // self.spectrogram.hop_samples)
         self._move = move
         on_cpu = self.device.type == "cpu"

@@ -41,14 +41,12 @@ class Synthesizer:
         self,
         vocoder: Vocoder | None,
         polish_steps: int = DEFAULT_POLISH_STEPS,
-        seed: int = 0,
     ) -> None:
         """Take a vocoder whose weights do not change any more.
 
         Args:
             vocoder: None for Griffin-Lim under the default spectrogram.
             polish_steps: Griffin-Lim steps from the vocoder's phase, 0 to `MAX_POLISH_STEPS`.
-            seed: Of Griffin-Lim's first phase: same seed, same sound.
 
         Raises:
             ConfigError: If there are too few or too many steps.
@@ -58,7 +56,7 @@ class Synthesizer:
                 f"expected 0 to {MAX_POLISH_STEPS} polishing steps, got {polish_steps}; "
                 f"{DEFAULT_POLISH_STEPS} is a good choice"
             )
-        self._vocoder, self._seed = vocoder, seed
+        self._vocoder = vocoder
         self._config = SpectrogramConfig() if vocoder is None else vocoder.spectrogram
         self._steps = GRIFFIN_LIM_STEPS if vocoder is None else polish_steps
         # Windows that reach into another's; each step looks that far.
@@ -116,7 +114,12 @@ class Synthesizer:
         mask = step_mask(num_frames, log_mel.shape[2], 1)[:, 0]  # [batch, frame]
         if self._vocoder is None:
             return griffin_lim(
-                log_mel, self._config, self._steps, self._seed, mask, first_frames, angles
+                log_mel,
+                self._config,
+                self._steps,
+                mask=mask,
+                first_frames=first_frames,
+                angles=angles,
             )
         first = self._fused_vocoder.predict(log_mel, mask)
         direction, grid = first.direction, _grid(mask, self._config)

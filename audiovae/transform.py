@@ -45,7 +45,6 @@ class TransformSettings:
         quality: Step of the model's scale, 1 (smallest) to 8 (best).
         kbps: Asked rate of each file in place of a quality, all channels, all bytes.
         max_bytes: Asked size of each file in place of a quality.
-        seed: Of Griffin-Lim, where it is used.
         format: Of the sound; None goes by the destination's suffix.
         move: What is done to the latents of the resynthesis.
         polish_steps: Griffin-Lim steps from the vocoder's phase; only the sound depends on them.
@@ -55,7 +54,6 @@ class TransformSettings:
     quality: int = DEFAULT_QUALITY
     kbps: float | None = None
     max_bytes: int | None = None
-    seed: int = 0
     format: Literal["wav", "flac", "ogg"] | None = None
     move: TimbreMove | None = None
     polish_steps: int = DEFAULT_POLISH_STEPS
@@ -108,9 +106,7 @@ class Transformer:
             move.target.require_model(model.id)
         # Where nothing moves, the way of the plain resynthesis is taken, bit for bit.
         moving = None if move is None or move.is_identity else move
-        self._reconstructor = Reconstructor(
-            model, settings.seed, device, moving, settings.polish_steps
-        )
+        self._reconstructor = Reconstructor(model, device, moving, settings.polish_steps)
         self._spectrogram = model.config.spectrogram
         self._quality_lambda = quality_lambda(model, settings.quality)
         by_size = settings.kbps is not None or settings.max_bytes is not None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import typer
@@ -17,6 +17,8 @@ from audiovae.commands import (
     UsageProblem,
     amount_option,
     end_process,
+    refuse_given,
+    refuse_idle_quality,
     run_command,
 )
 
@@ -98,7 +100,6 @@ Device = Annotated[
     Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")
 ]
 Format = Annotated[Literal["wav", "flac", "ogg"], typer.Option(help="Format of the outputs.")]
-Seed = Annotated[int, typer.Option(min=0, help="Same seed, same bytes.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing files that are not in the manifest.")
 ]
@@ -110,6 +111,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done;
 
 @app.command(epilog=_EXAMPLE)
 def batch_transform(
+    context: typer.Context,
     inputs: Inputs,
     output_dir: OutputDir = None,
     do: Do = None,
@@ -126,7 +128,6 @@ def batch_transform(
     workers: Workers = None,
     device: Device = "auto",
     format: Format = "wav",
-    seed: Seed = 0,
     overwrite: Overwrite = False,
     allow_errors: AllowErrors = False,
     dry_run: DryRun = False,
@@ -144,11 +145,13 @@ def batch_transform(
         raise UsageProblem(
             f"expected one INPUT, got {len(inputs)}; name their directory, or quote the pattern"
         )
-    _require_company(
-        to_timbre,
-        those_of_a_timbre={"--amount": amount, "--keep-loudness": keep_loudness or None},
-        others={"--do": do, "--kbps": kbps, "--max-bytes": max_bytes},
-    )
+    if to_timbre is None:
+        idle = ("amount", "keep_loudness", "library")
+        refuse_given(context, idle, "with --to-timbre, got it alone; say which timbre")
+    else:
+        idle = ("do", "kbps", "max_bytes")
+        refuse_given(context, idle, "without --to-timbre, which makes sound only; leave one out")
+    refuse_idle_quality(context, kbps, max_bytes)
     checkpoint = checkpoint or ("base" if to_timbre is None else "timbre")
     weights_path = checkpoint if os.sep in checkpoint else None
     refuse_relative_paths(
@@ -167,29 +170,10 @@ def batch_transform(
             checkpoint=checkpoint,
             quality=quality,
         )
-    recipe = Recipe(
-        products, checkpoint, weights, quality, seed, format, kbps, max_bytes, polish, timbre
-    )
+    recipe = Recipe(products, checkpoint, weights, quality, format, kbps, max_bytes, polish, timbre)
     flags = {"overwrite": overwrite, "allow_errors": allow_errors, "dry_run": dry_run}
     options = BatchOptions(inputs[0], recipe, output_dir, executor, workers, device, **flags)
     raise typer.Exit(run_batch(options))
-
-
-def _require_company(
-    to_timbre: str | None,
-    those_of_a_timbre: Mapping[str, object],
-    others: Mapping[str, object],
-) -> None:
-    """Refuse flags that mean nothing with `--to-timbre`, which makes sound only, or without it."""
-    refused = those_of_a_timbre if to_timbre is None else others
-    given = next((flag for flag, value in refused.items() if value is not None), None)
-    if given is None:
-        return
-    raise UsageProblem(
-        f"expected --to-timbre without {given}, got both; leave {given} out"
-        if to_timbre is not None
-        else f"expected {given} with --to-timbre, got it alone; say which timbre"
-    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

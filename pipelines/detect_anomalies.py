@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -72,14 +72,14 @@ def detect_anomalies(
     The normal sounds calibrate the scores; nothing is trained, unless --adapt says so.
     """
     from pipelines.detection.judging import RESULT_NAME, SCORES_NAME, SECONDS_NAME
+    from pipelines.detection.labels import read_anomaly_labels
     from pipelines.detection.page import PAGE_NAME
     from pipelines.runner.lock import require_ours
     from pipelines.runner.storage import LocalStorage
 
     root = input_root(test)
     input_root(normal)
-    if labels is not None and not labels.is_file():
-        raise UsageProblem(f"--labels: expected a CSV file, got '{labels}'; check the path")
+    said = read_anomaly_labels(labels) if labels is not None else {}
     beside = Path(os.path.abspath(test))
     results = Path(os.path.abspath(output_dir or beside.parent / (beside.name + _OUTPUT_SUFFIX)))
     _require_apart(results, root, input_root(normal))
@@ -97,7 +97,7 @@ def detect_anomalies(
         status, measured = measure_directory(given, results / name, "profile", workforce)
         statuses.append(status)
         files.append(measured)
-    judgement, page = _judge(results, test, normal, files, false_alarm_rate, labels, model)
+    judgement, page = _judge(results, test, normal, files, false_alarm_rate, said, model)
     _say(judgement, results, page)
     failed = ExitStatus.FAILED_INPUTS in statuses and not allow_errors
     raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
@@ -118,19 +118,19 @@ def _judge(
     normal: Path,
     files: Sequence[Sequence[MeasuredFile]],
     false_alarm_rate: float,
-    labels: Path | None,
+    said: Mapping[str, bool],
     model: str,
 ) -> tuple[Judgement, Path]:
     """Learn what is normal, judge the rest, and write what came of it."""
     from audiovae.analysis.anomaly import Detector
     from pipelines.detection.judging import judge_files
-    from pipelines.detection.labels import read_anomaly_labels
+    from pipelines.detection.labels import labels_of
     from pipelines.detection.page import PageFacts, write_anomaly_page
     from pipelines.runner.lock import OutputLock
     from pipelines.training_display import CountingDisplay
 
     normal_files, test_files = files
-    known = read_anomaly_labels(labels, [file.name for file in test_files]) if labels else {}
+    known = labels_of([file.name for file in test_files], said)
     profiles = Profiles(test_files)
     with OutputLock(results, input_root(test)), CountingDisplay("judged") as display:
         detector = Detector(Profiles(normal_files))

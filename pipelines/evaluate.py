@@ -124,6 +124,7 @@ def evaluate(
             results,
             overwrite,
         )
+    refuse_given(context, ("train_data", "soundfont", "samples"), "with --family, got it alone")
     steps = parse_qualities(qualities)
     clips = find_clips(data)
     require_new(results, _OUTPUTS, overwrite)

@@ -138,9 +138,9 @@ def generate(
     if like is None:
         refuse_given(context, ("keep",), f"with --like {_MEND}")
     if start is None:
-        refuse_given(context, ("steps",), f"with --from {_MEND}")
-    else:
-        refuse_given(context, ("num",), f"without --from {_MEND}")
+        refuse_given(context, ("steps", "along"), f"with --from {_MEND}")
+    else:  # nothing is drawn
+        refuse_given(context, ("num", "seed", "temperature"), f"without --from {_MEND}")
     request = Request(num, seconds, seed, like, keep, go_on, start, end, steps, along)
     _check(request, output_dir, overwrite)
     temperatures = _numbers(temperature)

@@ -97,7 +97,7 @@ def measure_directory(
 
     root = input_root(given)
     weights = weights_identity(workforce.checkpoint)
-    recipe = Recipe((measurement,), workforce.checkpoint, weights, 0, 0, "wav")
+    recipe = Recipe((measurement,), workforce.checkpoint, weights, 0, "wav")
     options = BatchOptions(
         str(given),
         recipe,

@@ -291,16 +291,16 @@ def test_quality_changes_the_result_and_is_checked(model: Model) -> None:
         resynthesize(clip, model, quality=9)
 
 
-def test_without_a_vocoder_griffin_lim_sounds_and_is_seeded(model: Model, tmp_path: Path) -> None:
+def test_without_a_vocoder_griffin_lim_sounds(model: Model, tmp_path: Path) -> None:
     silent_model = Model(**{**model.__dict__, "vocoder": None})
     source = save(tmp_path, "in.wav", sound(0.4))
-    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        settings = TransformSettings((RESYNTHESIZE,), quality=5, seed=seed)
-        outputs_of = {RESYNTHESIZE: tmp_path / f"{name}.wav"}
-        Transformer(silent_model, settings).process_files([(source, outputs_of)])
-    a, b, c = ((tmp_path / f"{name}.wav").read_bytes() for name in "abc")
+    settings = TransformSettings((RESYNTHESIZE,), quality=5)
+    for name in "ab":
+        made = {RESYNTHESIZE: tmp_path / f"{name}.wav"}
+        Transformer(silent_model, settings).process_files([(source, made)])
+    a, b = ((tmp_path / f"{name}.wav").read_bytes() for name in "ab")
     assert a == b
-    assert a != c
+    assert read_audio(tmp_path / "a.wav").waveform.any()
 
 
 def test_a_searched_rate_is_the_same_for_every_span_and_worker(

@@ -28,6 +28,7 @@ from audiovae.commands import (
     end_process,
     load_for_command,
     one_line,
+    refuse_idle_quality,
     require_new,
     require_new_audio,
     run_command,
@@ -68,6 +69,7 @@ _Source = Annotated[Path, typer.Argument(metavar="IN", help="Audio of any kind."
 
 @app.command(epilog="[bold]Example:[/bold]  audiovae encode in.wav out.avae --kbps 2.8")
 def encode(
+    context: typer.Context,
     source: _Source,
     destination: Annotated[Path, typer.Argument(metavar="OUT", help="A name ending in .avae")],
     quality: QualityOption = 6,
@@ -78,6 +80,7 @@ def encode(
     overwrite: OverwriteOption = False,
 ) -> None:
     """Compress a file."""
+    refuse_idle_quality(context, kbps, max_bytes)
     if destination.suffix.lower() != ".avae":
         raise UsageProblem(f"OUT: expected a name ending in .avae, got {destination}; rename it")
     report = _process(

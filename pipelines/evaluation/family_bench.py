@@ -68,7 +68,7 @@ class Member:
         self.model: Model = load_model(path)
         self._material, self._vae = material, self.model.vae
         self._inputs = MemberInputs(self.model)
-        self._synthesizer = Synthesizer(self.model.vocoder, _POLISH_STEPS, material.seed)
+        self._synthesizer = Synthesizer(self.model.vocoder, _POLISH_STEPS)
         self._generator = torch.Generator().manual_seed(material.seed)
 
     @property

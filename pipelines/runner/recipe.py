@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 FileFormat = Literal["wav", "flac", "ogg"]
 
-_RECIPE_VERSION: Final = 3  # raise it when the same settings begin to mean other bytes
+_RECIPE_VERSION: Final = 4  # raise it when the same settings begin to mean other bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,6 @@ class Recipe:
     checkpoint: str
     weights: str
     quality: int
-    seed: int
     file_format: FileFormat
     kbps: float | None = None
     max_bytes: int | None = None
@@ -144,7 +143,6 @@ class Recipe:
         settings = TransformSettings(
             products=self.products,
             quality=self.quality,
-            seed=self.seed,
             kbps=self.kbps,
             max_bytes=self.max_bytes,
             format=self.file_format,

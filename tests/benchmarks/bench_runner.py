@@ -82,7 +82,7 @@ class SleepingWorker:
 
 @pytest.fixture
 def recipe() -> Recipe:
-    return Recipe(("compress", "resynthesize"), "base", weights_identity("base"), 6, 0, "wav")
+    return Recipe(("compress", "resynthesize"), "base", weights_identity("base"), 6, "wav")
 
 
 def ledger_of(folder: Path, tasks: Sequence[Task], recipe: Recipe) -> Ledger:

@@ -111,6 +111,13 @@ def test_a_range_and_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
         (["encode", str(CROW), "out.avae", "--device", "cuda:99"], 2, "--device: expected cpu"),
         (["info", str(EXAMPLES / "LICENSES.md")], 1, "expected"),
         (["nonsense"], 2, "nonsense"),
+        (["encode", "", "out.avae"], 2, "got an empty one"),
+        (["encode", str(CROW), "out.avae", "--checkpoint="], 2, "--checkpoint: expected a value"),
+        (
+            ["encode", str(CROW), "o.avae", "--kbps", "2", "--quality", "5"],
+            2,
+            "--quality: expected",
+        ),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(

@@ -61,9 +61,8 @@ def fake_plan_spans(info: Any) -> tuple[tuple[int, int], ...]:
 
 
 class FakeTransformer:
-    def __init__(self, quality: int = 5, seed: int = 0) -> None:
+    def __init__(self, quality: int = 5) -> None:
         self.quality = quality
-        self.seed = seed
         self.calls: list[list[str]] = []
 
     def process_files(
@@ -117,7 +116,7 @@ class FakeTransformer:
         return self._report()
 
     def _digest(self, source: Path) -> bytes:
-        settings = f"{self.quality} {self.seed}".encode()
+        settings = f"{self.quality}".encode()
         return hashlib.sha256(source.read_bytes() + settings).digest()
 
     def _report(self) -> FakeFileReport:
@@ -136,7 +135,7 @@ class FakeWorkplace(Workplace):
 
     def open(self) -> Worker:
         recipe = self.recipe
-        transformer: Any = FakeTransformer(recipe.quality, recipe.seed)
+        transformer: Any = FakeTransformer(recipe.quality)
         return Worker(self, transformer, "fake", "0123456789abcdef")
 
 

@@ -99,14 +99,17 @@ def test_a_bad_file_is_named_and_the_others_are_judged(
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [("file,mood\na,1\n", "columns file and label"), ("file,label\n020.wav,odd\n", "got 'odd'"),
+     ("", "an empty file"), ("file,label\n", "got none"), ("file,label\n\xe4.wav,1\n", "as UTF-8"),
      ("file,label\nother.wav,1\n", "names of test files")],
 )  # fmt: skip
 def test_wrong_labels_are_explained(
     made: Path, tmp_path: Path, labels: str, reason: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "labels.csv").write_text(labels)
+    (tmp_path / "labels.csv").write_bytes(labels.encode("latin-1"))
     assert run(made, "--labels", str(tmp_path / "labels.csv")) == 2
-    assert reason in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert reason in said.err
+    assert ("measuring" in said.out) == (reason == "names of test files")  # others at once
 
 
 def test_an_adapted_model_sees_more(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -177,6 +177,7 @@ def test_wrong_usage_is_said_before_any_work(evaluate: Evaluate, tmp_path: Path)
     assert "found none" in evaluate().err
     write_tone(tmp_path / "clips" / "a.wav")
     assert "expected steps from 1 to 8" in evaluate("--qualities=0-3").err
+    assert "--samples: expected it with --family" in evaluate("--samples=3").err
     (tmp_path / "clips_evaluation").mkdir()
     (tmp_path / "clips_evaluation" / "evaluation.md").write_text("mine")
     ended = evaluate()

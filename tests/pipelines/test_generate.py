@@ -76,7 +76,9 @@ def test_every_kind_of_sound(
         (("--like", "SOUND", "--seconds", "3"), "leave it out"),
         (("--keep", "coarse:1"), "--keep: expected it with --like"),
         (("--steps", "3"), "--steps: expected it with --from"),
+        (("--along", "arc"), "--along: expected it with --from"),
         (("--from", "SOUND", "--to", "SOUND", "--num", "3"), "--num: expected it without --from"),
+        (("--from", "SOUND", "--to", "SOUND", "--seed", "1"), "--seed: expected it without --from"),
     ],
 )
 def test_contradictions_are_explained(

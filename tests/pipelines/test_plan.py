@@ -12,7 +12,7 @@ from pipelines.runner.storage import LocalStorage
 from pipelines.runner.units import FileFailed, FileSkipped, Task
 from tests.pipelines.fakes import TONE_RATE, fake_plan_spans, write_tone
 
-RECIPE = Recipe(("resynthesize",), "base", "w", 6, 0, "wav")
+RECIPE = Recipe(("resynthesize",), "base", "w", 6, "wav")
 
 
 def guard(output: Path, overwrite: bool = False, known: tuple[str, ...] = ()) -> OutputGuard:

@@ -19,7 +19,7 @@ from pipelines.runner.summary import RunFacts, add_up
 from pipelines.spectrogram_image import frequency_ticks, image_pair
 from tests.pipelines.fakes import write_tone
 
-RECIPE = Recipe(("resynthesize",), "base", "w" * 16, 6, 0, "wav")
+RECIPE = Recipe(("resynthesize",), "base", "w" * 16, 6, "wav")
 HOSTILE = "<img src=x onerror=alert(1)> \"'&amp;\n\u202e\udcff {{ 7*7 }}.wav"
 ROW_SHARE = 2 / 128  # of the height: one mel band up or down
 

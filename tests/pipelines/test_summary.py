@@ -9,7 +9,7 @@ import pytest
 from pipelines.runner.recipe import Recipe
 from pipelines.runner.summary import RunFacts, add_up, write_summary
 
-RECIPE = Recipe(("resynthesize",), "base", "w" * 16, 6, 0, "wav")
+RECIPE = Recipe(("resynthesize",), "base", "w" * 16, 6, "wav")
 EXACT = 1e-12
 
 

@@ -156,12 +156,16 @@ def test_a_rerun_to_a_saved_timbre_needs_no_torch(
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["--to-timbre", "bell.wav", "--do", "compress"], 2, "--to-timbre without --do"),
-        (["--to-timbre", "bell.wav", "--kbps", "3"], 2, "--to-timbre without --kbps"),
+        (
+            ["--to-timbre", "bell.wav", "--do", "compress"],
+            2,
+            "--do: expected it without --to-timbre",
+        ),
+        (["--to-timbre", "bell.wav", "--kbps", "3"], 2, "--kbps: expected it without --to-timbre"),
         (["--to-timbre", "nowhere.wav"], 1, "nowhere.wav: expected"),
         (["--to-timbre", "nobody"], 1, "nobody: expected an audio file"),
         (["--to-timbre", "nobody", "--checkpoint", "big"], 2, "shipped models (timbre, vocoder)"),
-        (["--amount", "0.5"], 2, "expected --amount with --to-timbre"),
+        (["--amount", "0.5"], 2, "--amount: expected it with --to-timbre"),
     ],
 )
 def test_wrong_usage_is_one_line(

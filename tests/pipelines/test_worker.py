@@ -22,7 +22,7 @@ def transformer() -> FakeTransformer:
 
 @pytest.fixture
 def worker(tmp_path: Path, transformer: Any) -> Worker:
-    recipe = Recipe(("resynthesize",), "base", "w", 6, 0, "wav")
+    recipe = Recipe(("resynthesize",), "base", "w", 6, "wav")
     place = Workplace(tmp_path / "in", tmp_path / "out", recipe, "cpu")
     place.prepare()
     return Worker(place, transformer, "fake", "id")
