@@ -14,6 +14,7 @@ linearly.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -35,6 +36,7 @@ _SIDE_BINS = 32
 """Bins turned to one side: 689 Hz, so that what is turned has echoes of about a millisecond."""
 _LEAN = 0.25
 """Steps that rounding leans to the same phase or its opposite: decodes agree too little."""
+_FRAMES_AT_ONCE = 64
 _TINY = 1e-9
 
 
@@ -52,17 +54,22 @@ def measure_angles(
         num_frames: Mel frames of the chunk.
         config: Of the log-mel.
     """
-    one, other = (_spectrum(samples, config) for samples in (first, channel))
-    cross = one * other.conj()  # [frame, bin]
-    in_blocks = hats(num_blocks(num_frames), len(cross), cross.device)
-    in_bands = _bins_of_bands(config).double()
-    along, whole = (
-        in_blocks @ part.double() @ in_bands.T for part in (cross.real, cross.abs())
-    )  # [block, band]
+    in_bands = _bins_of_bands(config).T
+    by_frame = []
+    # In pieces that fit the cache: twice as fast as all at once.
+    for one, other in zip(_spectra(first, config), _spectra(channel, config), strict=True):
+        # By hand: several times faster than complex products and their abs().
+        along = one[..., 0] * other[..., 0] + one[..., 1] * other[..., 1]  # [frame, bin]
+        powers = [spectrum.square().sum(dim=2) for spectrum in (one, other)]
+        whole = (powers[0] * powers[1]).sqrt()
+        by_frame.append(torch.stack([along, whole]) @ in_bands)
+    sums = torch.cat(by_frame, dim=1).double()  # [2, frame, band]
+    along, whole = hats(num_blocks(num_frames), sums.shape[1], sums.device) @ sums
     # In silence there is no phase: it counts as the same.
     coherence = ((along + _TINY) / (whole + _TINY)).clamp(-1, 1)
     steps = coherence.acos() / STEP_RADIANS - _LEAN * coherence.sign()
-    return steps.round().clamp(0, MAX_STEPS).T.numpy().astype(np.int32)
+    angles: Angles = steps.round().clamp(0, MAX_STEPS).T.numpy().astype(np.int32)
+    return angles
 
 
 def angles_of_frames(angles: Angles, num_frames: int) -> Tensor:
@@ -88,14 +95,15 @@ def turn(direction: Tensor, angles: Tensor, config: SpectrogramConfig) -> Tensor
     return direction * torch.polar(torch.ones_like(radians), radians)
 
 
-def _spectrum(samples: Tensor, config: SpectrogramConfig) -> Tensor:
-    """Complex `[frame, bin]` of whole windows."""
+def _spectra(samples: Tensor, config: SpectrogramConfig) -> Iterator[Tensor]:
+    """Real and imaginary part, `[frame, bin, 2]`, of whole windows, some at a time."""
     missing = max(0, config.window_samples - len(samples))
     frames = functional.pad(samples, (0, missing)).unfold(
         0, config.window_samples, config.hop_samples
     )
-    spectrum: Tensor = torch.fft.rfft(frames * hann_window(config.window_samples, samples.device))
-    return spectrum
+    window = hann_window(config.window_samples, samples.device)
+    for some in torch.split(frames, _FRAMES_AT_ONCE):  # type: ignore[no-untyped-call]
+        yield torch.view_as_real(torch.fft.rfft(some * window))
 
 
 @lru_cache(maxsize=4)
