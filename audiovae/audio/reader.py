@@ -9,7 +9,8 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from audiovae.audio import formats
-from audiovae.audio.checks import HeaderFacts, check_complete
+from audiovae.audio.checks import check_complete
+from audiovae.audio.extent import HeaderFacts
 from audiovae.audio.ogg import check_all_pages
 from audiovae.audio.values import (
     MAX_CHANNELS,

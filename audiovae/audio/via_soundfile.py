@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from audiovae.audio.checks import HeaderFacts
+from audiovae.audio.extent import HeaderFacts
 from audiovae.audio.values import AudioInfo, AudioPath, Waveform, message, native_path
 from audiovae.errors import AudioReadError, CorruptAudioError, TruncatedAudioError
 
