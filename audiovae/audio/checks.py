@@ -44,7 +44,7 @@ def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) 
         case "wav" | "rf64":
             return check.riff()
         case "w64":
-            check.w64()
+            return check.w64()
         case "aiff":
             check.aiff()
         case "caf":
@@ -103,7 +103,7 @@ class _Chunks(Extent):
             self.need(body + size, "the data chunk")
         return HeaderFacts()
 
-    def w64(self) -> None:
+    def w64(self) -> HeaderFacts:
         at = self.start + 40
         for _ in range(_MAX_CHUNKS):
             head = self.at(at, 24)
@@ -112,9 +112,14 @@ class _Chunks(Extent):
             size = struct.unpack("<Q", head[16:])[0]
             if head[:4] == b"data":
                 if size < _STREAMED_W64_BYTES:
-                    self.need(at + size, "the data chunk")
+                    return self._ends_at(at + size, "the data chunk")
                 break
             at += max(24, size + 7 & ~7)
+        return HeaderFacts(start=self.start)
+
+    def _ends_at(self, end: int, what: str) -> HeaderFacts:
+        self.need(end, what)
+        return HeaderFacts(start=self.start, stop=end if end < self.size else None)
 
     def aiff(self) -> None:
         at = self.start + 12

@@ -15,6 +15,7 @@ class HeaderFacts:
 
     Attributes:
         start: Where the container begins, after ID3 tags; only set if that is not 0.
+        stop: Where the sound ends, if more follows that libsndfile would play; None otherwise.
         zero_size_at: Offset of the size field of a streamed WAV that says 0; None otherwise.
         mpeg_samples: Of an MPEG stream whose Xing header has the file's bytes right, what it
             counts: encoder delay and padding included, 0 if that cannot be; None otherwise.
@@ -24,6 +25,7 @@ class HeaderFacts:
     """
 
     start: int = 0
+    stop: int | None = None
     zero_size_at: int | None = None
     mpeg_samples: int | None = None
     last_page_granules: int = 0

@@ -258,6 +258,18 @@ def test_wav_with_other_chunks(tmp_path: Path) -> None:
     np.testing.assert_array_equal(whole(path)[0] * 32_768, SAMPLES)
 
 
+def test_w64_with_a_chunk_behind_the_sound(tmp_path: Path) -> None:
+    path, _ = make("w64", tmp_path)
+    expected = whole(path)
+    name = bytes.fromhex("62657874f3acd3118cd100c04f8edb8a")  # bext
+    data = bytearray(path.read_bytes() + name + struct.pack("<Q", 624) + b"\x7f" * 600)
+    data[16:24] = struct.pack("<Q", len(data))
+    path.write_bytes(data)
+    np.testing.assert_array_equal(whole(path), expected)
+    with AudioReader(path) as reader:
+        np.testing.assert_array_equal(reader.read(50_000, 50_003), expected[:, 50_000:50_003])
+
+
 def test_streamed_flac_counts_by_decoding(tmp_path: Path) -> None:
     path, _ = make("flac", tmp_path)
     expected = whole(path)
