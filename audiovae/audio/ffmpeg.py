@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiovae.audio.formats import FFMPEG_FORMATS
-from audiovae.audio.values import AudioPath, Waveform, message
+from audiovae.audio.values import DAMAGE_REMEDY, AudioPath, Waveform, message
 from audiovae.errors import AudioReadError, CorruptAudioError, NotAudioError
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-DAMAGE_REMEDY = (
-    "restore the file from its source, or re-encode what remains with `ffmpeg -i IN OUT`"
-)
 _MAX_DAMAGED_PACKETS = 1_000
 _CLOSE_TICKS = 2
 _DTYPES: dict[str, type[np.generic]] = {

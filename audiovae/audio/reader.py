@@ -22,6 +22,7 @@ from audiovae.audio.values import (
     Waveform,
     is_usable,
     message,
+    no_samples,
 )
 from audiovae.audio.via_soundfile import SoundfileSource
 from audiovae.errors import (
@@ -125,9 +126,7 @@ def _check_info(path: AudioPath, info: AudioInfo, size: int) -> None:
             )
         )
     if info.num_samples < 1:
-        raise EmptyAudioError(
-            message(path, "at least one sample", "none", "remove this empty file")
-        )
+        raise no_samples(path)
     if info.num_samples > size * _MAX_SAMPLES_PER_BYTE:
         raise CorruptAudioError(
             message(

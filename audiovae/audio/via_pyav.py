@@ -24,10 +24,9 @@ from audiovae.audio.ffmpeg import (
     scan_timeline,
     to_waveform,
 )
-from audiovae.audio.values import MAX_CHANNELS, AudioInfo, AudioPath, Waveform, message
+from audiovae.audio.values import MAX_CHANNELS, AudioInfo, AudioPath, Waveform, message, no_samples
 from audiovae.errors import (
     CorruptAudioError,
-    EmptyAudioError,
     TruncatedAudioError,
     UnsupportedAudioError,
 )
@@ -122,9 +121,7 @@ class PyAVSource:
                     )
                 )
             return frame
-        raise EmptyAudioError(
-            message(self._path, "at least one sample", "none", "remove this empty file")
-        )
+        raise no_samples(self._path)
 
     def _decoded(self) -> Iterator[Any]:
         assert self._file is not None

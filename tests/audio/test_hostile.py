@@ -132,6 +132,18 @@ def test_empty(tmp_path: Path) -> None:
         refuse(path, EmptyAudioError)
 
 
+def test_removing_is_advised_only_where_nothing_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "recording.wav"
+    soundfile.write(path, np.zeros((0, 1)), 8_000)
+    assert refuse(path, EmptyAudioError).endswith("got none; remove this empty file")
+    soundfile.write(path, sound(1, 8_000, 1).T, 8_000)
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + bytes(4) + data[44:])  # a size of 0, before a second of sound
+    text = refuse(path, EmptyAudioError)
+    assert "none by its header, in a file of 16044 bytes; restore the file" in text
+    assert text.endswith("remove it only if it never held sound")
+
+
 TRUNCATED = "wav_16 wavex rf64 w64 aiff caf au flac vorbis opus mp3 mp3_lame m4a mka wma".split()
 
 
