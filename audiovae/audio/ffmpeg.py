@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 
 from audiovae.audio.formats import FFMPEG_FORMATS
 from audiovae.audio.values import DAMAGE_REMEDY, AudioPath, Waveform, message
-from audiovae.errors import AudioReadError, CorruptAudioError, NotAudioError
+from audiovae.errors import (
+    AudioReadError,
+    CorruptAudioError,
+    NotAudioError,
+    UnsupportedAudioError,
+)
 
 if TYPE_CHECKING:
     import av
@@ -128,12 +133,23 @@ def audio_stream(path: AudioPath, file: InputContainer) -> AudioStream:
 
     Raises:
         NotAudioError: If there is none.
+        UnsupportedAudioError: If nobody can decode it.
     """
     if not file.streams.audio:
         raise NotAudioError(
             message(path, "an audio track", "none", "leave this file out of the audio folder")
         )
-    return file.streams.audio[0]
+    stream = file.streams.audio[0]
+    if stream.codec_context is None:
+        raise UnsupportedAudioError(
+            message(
+                path,
+                "an encoding that FFmpeg knows",
+                f"an unknown one in a {file.format.name} file",
+                "convert it with the program that wrote it, to WAV or FLAC for instance",
+            )
+        )
+    return stream
 
 
 def decoded_frames(
@@ -247,6 +263,10 @@ def to_waveform(frame: av.AudioFrame) -> Waveform:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an FFmpeg error says, in its words."""
+    """Return what an FFmpeg error says, in its words unless they ask for patches."""
+    import av
+
+    if isinstance(error, av.error.PatchWelcomeError):
+        return "data of an unknown kind"
     text = getattr(error, "strerror", None) or str(error)
     return str(text).strip() or type(error).__name__

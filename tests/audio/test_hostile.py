@@ -263,6 +263,24 @@ def test_damaged_mp3(tmp_path: Path) -> None:
         read_audio(path)
 
 
+def test_damaged_alac_does_not_ask_for_patches(tmp_path: Path) -> None:
+    path, _ = make("m4a_alac", tmp_path)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux() if packet.pos is not None]
+    data = bytearray(path.read_bytes())
+    data[places[5]] = 0x40  # an element that no decoder knows
+    path.write_bytes(data)
+    assert "second 0.5 (data of an unknown kind)" in refuse(path, CorruptAudioError)
+
+
+@pytest.mark.parametrize(("at", "value"), [(20, b"\x77\x77"), (34, b"\0\0"), (34, b"\xff\0")])
+def test_unknown_encoding(at: int, value: bytes, tmp_path: Path) -> None:
+    path, _ = make("wav_16", tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + value + data[at + len(value) :])
+    assert "got an unknown one in a wav file" in refuse(path, UnsupportedAudioError)
+
+
 def test_damaged_wavpack(tmp_path: Path) -> None:
     path, _ = make("wavpack", tmp_path, seconds=6)
     data = bytearray(path.read_bytes())
