@@ -11,10 +11,14 @@ _ASF_HEADER_BYTES = 30
 _ASF_FACTS = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the File Properties Object,
 _ASF_FACTS_BYTES = 92  # as far as it is needed
 _ASF_LIVE = 1
+_TTA_HEADER = struct.Struct("<4sHHHIII")
+_WAVPACK_HEADER = struct.Struct("<4sIHBBIIII")
+_WAVPACK_FIRST = 1 << 11  # of the blocks, one for each pair of channels, that begin at a sample
+_UNKNOWN_SAMPLES = 0xFFFFFFFF
 
 
 class Boxes(Extent):
-    """The checks of MP4, Matroska and ASF."""
+    """The checks of MP4, Matroska, ASF, TTA and WavPack."""
 
     def mp4(self) -> None:
         """Every box is whole, and the index is among them."""
@@ -72,3 +76,43 @@ class Boxes(Extent):
             end = at + id_bytes + size_bytes + value
             self.need(end, "the Matroska segment")
             at = end
+
+    def tta(self) -> None:
+        """All frames of the table are there."""
+        head = self.at(self.start, _TTA_HEADER.size)
+        if len(head) < _TTA_HEADER.size:
+            return
+        *_, rate, samples, _ = _TTA_HEADER.unpack(head)
+        frames = -(-samples // max(1, 256 * rate // 245))
+        table_at = self.start + _TTA_HEADER.size
+        body = table_at + 4 * frames + 4
+        self.need(body, "the header")
+        sizes = self.at(table_at, 4 * frames)
+        end = body + sum(size for (size,) in struct.iter_unpack("<I", sizes))
+        self.need(end, "the table of frames")
+        self.alone(end)
+
+    def wavpack(self) -> None:
+        """Every block is whole, and the last one reaches the end of the sound."""
+        at, total, done = self.start, _UNKNOWN_SAMPLES, 0
+        for _ in range(_MAX_BOXES):
+            head = self.at(at, _WAVPACK_HEADER.size)
+            if len(head) < _WAVPACK_HEADER.size:
+                break
+            name, size, _, *high, length, index, samples, flags = _WAVPACK_HEADER.unpack(head)
+            if name != b"wvpk":
+                self.alone(at)
+                return  # tags, or damage
+            if any(high):
+                return  # more samples than 32 bits can count
+            if samples and flags & _WAVPACK_FIRST:
+                if done == total:
+                    self.alone(at)
+                total = length if index == 0 else total
+                done = index + samples
+            self.need(at + 8 + size, "its last block")
+            at += 8 + size
+        if at + _WAVPACK_HEADER.size > self.size and done < total != _UNKNOWN_SAMPLES:
+            raise self.cut_short(
+                f"{total} samples (the first block says so)", f"{done}: the file is cut short"
+            )

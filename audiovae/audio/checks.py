@@ -62,6 +62,10 @@ def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) 
             boxes.matroska()
         case "asf":
             boxes.asf()
+        case "tta":
+            boxes.tta()
+        case "wavpack":
+            boxes.wavpack()
     return HeaderFacts(start=start)
 
 

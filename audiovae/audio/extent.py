@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from audiovae.audio.values import CUT_SHORT_REMEDY, AudioPath, message
-from audiovae.errors import TruncatedAudioError
+from audiovae.errors import TruncatedAudioError, UnsupportedAudioError
+
+_APE_HEADER = struct.Struct("<8sII16x")  # magic, version, bytes that follow
+_ID3V1_BYTES = 128
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,32 @@ class Extent:
             raise self.cut_short(
                 f"{end} bytes ({what} says so)", f"{self.size} bytes: the file is cut short"
             )
+
+    def alone(self, end: int) -> None:
+        """Refuse a second file of this kind behind the first, which readers pass over."""
+        end = self._behind_tags(end)
+        # One byte further, as an odd end may be padded.
+        found = self.at(end, 5).find(self.at(self.start, 4))
+        if found >= 0 and end < self.size:
+            raise self.joined(end + found)
+
+    def _behind_tags(self, at: int) -> int:
+        head = self.at(at, _APE_HEADER.size)
+        if head.startswith(b"APETAGEX") and len(head) == _APE_HEADER.size:
+            at += _APE_HEADER.size + _APE_HEADER.unpack(head)[2]
+        return at + _ID3V1_BYTES if self.at(at, 3) == b"TAG" else at
+
+    def joined(self, second_at: int) -> UnsupportedAudioError:
+        """Make the error for a file in which a second one begins."""
+        return UnsupportedAudioError(
+            message(
+                self.path,
+                "one recording",
+                f"another behind it, from byte {second_at} on",
+                f"split them with `head -c {second_at} IN > FIRST` and "
+                f"`tail -c +{second_at + 1} IN > SECOND`",
+            )
+        )
 
     def cut_short(self, expected: str, got: str) -> TruncatedAudioError:
         """Make the error for a file whose end is missing."""

@@ -52,6 +52,7 @@ PYAV_KINDS: dict[str, tuple[str, str, str, int, int]] = {
     "mp2": (".mp2", "mp2", "mp2", 44_100, 2),
     "ts": (".ts", "mpegts", "aac", 44_100, 2),
     "wavpack": (".wv", "wv", "wavpack", 44_100, 2),
+    "tta": (".tta", "tta", "tta", 44_100, 2),
     "ogg_flac": (".oga", "ogg", "flac", 44_100, 2),
     "mp3_in_wav": (".wav", "wav", "libmp3lame", 44_100, 2),
     "mp3_lame": (".mp3", "mp3", "libmp3lame", 44_100, 2),

@@ -144,7 +144,9 @@ def test_removing_is_advised_only_where_nothing_is_lost(tmp_path: Path) -> None:
     assert text.endswith("remove it only if it never held sound")
 
 
-TRUNCATED = "wav_16 wavex rf64 w64 aiff caf au flac vorbis opus mp3 mp3_lame m4a mka wma".split()
+TRUNCATED = """
+    wav_16 wavex rf64 w64 aiff caf au flac vorbis opus mp3 mp3_lame m4a mka wma wavpack tta
+""".split()
 
 
 @pytest.mark.parametrize("kind", TRUNCATED)
@@ -174,6 +176,14 @@ def test_wma_cut_between_two_packets(tmp_path: Path) -> None:
         refuse(path, TruncatedAudioError)
 
 
+def test_wavpack_cut_anywhere(tmp_path: Path) -> None:
+    path, _ = make("wavpack", tmp_path, seconds=3)
+    data = path.read_bytes()
+    for cut in (200, data.find(b"wvpk", 1), data.rfind(b"wvpk"), data.rfind(b"wvpk") + 20):
+        path.write_bytes(data[:cut])
+        refuse(path, TruncatedAudioError)
+
+
 def test_ogg_cut_between_two_pages(tmp_path: Path) -> None:
     path, _ = make("vorbis", tmp_path, seconds=6)
     data = path.read_bytes()
@@ -187,6 +197,15 @@ def test_two_oggs_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "chain.ogg"
     path.write_bytes(first + second)
     refuse(path, UnsupportedAudioError)
+
+
+@pytest.mark.parametrize("kind", ["wavpack", "tta"])
+def test_a_second_recording_behind_the_first(kind: str, tmp_path: Path) -> None:
+    path, _ = make(kind, tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data + data)
+    text = refuse(path, UnsupportedAudioError)
+    assert f"got another behind it, from byte {len(data)} on; split them" in text
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
