@@ -7,6 +7,9 @@ import struct
 from audiovae.audio.extent import Extent
 
 _MAX_BOXES = 100_000
+_MP4_SOUND = frozenset({b"moof", b"mdat"})
+_MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
+_MATROSKA = frozenset({b"\x1a\x45\xdf\xa3", _MATROSKA_SEGMENT})  # a second file is read as well
 _ASF_HEADER_BYTES = 30
 _ASF_FACTS = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # the File Properties Object,
 _ASF_FACTS_BYTES = 92  # as far as it is needed
@@ -23,7 +26,7 @@ class Boxes(Extent):
     def mp4(self) -> None:
         """Every box is whole, and the index is among them."""
         at = self.start
-        names = set()
+        names: set[bytes] = set()
         for _ in range(_MAX_BOXES):
             head = self.at(at, 16)
             if len(head) < 8:
@@ -35,6 +38,11 @@ class Boxes(Extent):
                 size = self.size - at
             if size < 8 or not all(32 <= byte < 127 or byte == 0xA9 for byte in name):
                 break  # bytes after the last box
+            is_whole = names >= {b"moov", b"mdat"}
+            if is_whole and name == b"ftyp":
+                raise self.joined(at)
+            if is_whole and name not in _MP4_SOUND and at + size > self.size:
+                break  # bytes after the last box, or a box without sound
             self.need(at + size, f"the {name.decode('latin-1')} box")
             names.add(name)
             at += size
@@ -56,15 +64,16 @@ class Boxes(Extent):
             at += max(struct.unpack_from("<Q", head, 16)[0], 24)
 
     def matroska(self) -> None:
-        """The header and the segment are whole."""
-        at = self.start
+        """The header and the segments are whole."""
+        at, has_segment = self.start, False
         for _ in range(8):
             head = self.at(at, 16)
             if len(head) < 12:
                 break
             id_bytes = 9 - head[0].bit_length()
-            if id_bytes > 4:
-                break
+            if id_bytes > 4 or (has_segment and head[:id_bytes] not in _MATROSKA):
+                break  # bytes after the last segment
+            has_segment = has_segment or head[:id_bytes] == _MATROSKA_SEGMENT
             first = head[id_bytes]
             size_bytes = 9 - first.bit_length()
             if size_bytes > 8:

@@ -270,6 +270,15 @@ def test_w64_with_a_chunk_behind_the_sound(tmp_path: Path) -> None:
         np.testing.assert_array_equal(reader.read(50_000, 50_003), expected[:, 50_000:50_003])
 
 
+@pytest.mark.parametrize("behind", [b"JUNK" * 100, b"TAG" + b"Some title".ljust(125)])
+@pytest.mark.parametrize("kind", ["m4a", "mka", "webm"])
+def test_bytes_behind_the_last_box_do_not_matter(kind: str, behind: bytes, tmp_path: Path) -> None:
+    path, _ = make(kind, tmp_path)
+    expected = whole(path)
+    path.write_bytes(path.read_bytes() + behind)
+    np.testing.assert_array_equal(whole(path), expected)
+
+
 def test_streamed_flac_counts_by_decoding(tmp_path: Path) -> None:
     path, _ = make("flac", tmp_path)
     expected = whole(path)
