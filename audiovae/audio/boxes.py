@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from audiovae.audio.extent import Extent
+from audiovae.audio.extent import Extent, joined
 
 _MAX_BOXES = 100_000
 _MP4_SOUND = frozenset({b"moof", b"mdat"})
@@ -40,7 +40,7 @@ class Boxes(Extent):
                 break  # bytes after the last box
             is_whole = names >= {b"moov", b"mdat"}
             if is_whole and name == b"ftyp":
-                raise self.joined(at)
+                raise joined(self.path, at)
             if is_whole and name not in _MP4_SOUND and at + size > self.size:
                 break  # bytes after the last box, or a box without sound
             self.need(at + size, f"the {name.decode('latin-1')} box")
@@ -60,6 +60,7 @@ class Boxes(Extent):
                 declared = struct.unpack_from("<Q", head, 40)[0]
                 if not struct.unpack_from("<I", head, 88)[0] & _ASF_LIVE:
                     self.need(self.start + declared, "the header")
+                    self.alone(self.start + declared)
                 break
             at += max(struct.unpack_from("<Q", head, 16)[0], 24)
 

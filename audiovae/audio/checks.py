@@ -7,11 +7,13 @@ the container are compared with the size of the file before either of them opens
 from __future__ import annotations
 
 import os
+import re
 import struct
+from functools import lru_cache
 from typing import BinaryIO
 
 from audiovae.audio.boxes import Boxes
-from audiovae.audio.extent import Extent, HeaderFacts
+from audiovae.audio.extent import Extent, HeaderFacts, joined
 from audiovae.audio.formats import mpeg_frame
 from audiovae.audio.ogg import check_last_page, stored_order
 from audiovae.audio.values import AudioPath
@@ -20,6 +22,9 @@ _MAX_CHUNKS = 100_000
 _MPEG_TRAILER_BYTES = 128
 _MIN_MPEG_BYTES, _MAX_MPEG_BYTES = 24, 1_441  # of a frame of layer III
 _MIN_MPEG1_RATE = 32_000
+_FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # with the block that comes first
+_FLAC_START_BYTES = 8
+_BLOCK_BYTES = 1 << 20
 _STREAMED_W64_BYTES = 1 << 62  # what ffmpeg writes to a pipe is about twice as large
 
 
@@ -69,6 +74,33 @@ def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) 
     return HeaderFacts(start=start)
 
 
+def check_one_flac(path: AudioPath) -> None:
+    """Refuse a FLAC file with a second one behind the first, which libsndfile passes over.
+
+    Args:
+        path: It is read to its end.
+
+    Raises:
+        UnsupportedAudioError: If there is one.
+    """
+    status = os.stat(path)
+    second_at = _second_flac(os.path.abspath(os.fspath(path)), status.st_size, status.st_mtime_ns)
+    if second_at is not None:
+        raise joined(path, second_at)
+
+
+@lru_cache(maxsize=64)
+def _second_flac(path: str, _size: int, _mtime_ns: int) -> int | None:
+    found: list[int] = []
+    data, at = b"", 0
+    with open(path, "rb") as file:
+        while len(found) < 2 and (block := file.read(_BLOCK_BYTES)):
+            data = data[1 - _FLAC_START_BYTES :] + block  # one may begin in the last block
+            at += len(block)
+            found += [at - len(data) + start.start() for start in _FLAC_START.finditer(data)]
+    return found[1] if len(found) > 1 else None
+
+
 class _Chunks(Extent):
     def riff(self) -> HeaderFacts:
         order = ">" if self.at(self.start, 4) == b"RIFX" else "<"
@@ -105,6 +137,8 @@ class _Chunks(Extent):
                 return HeaderFacts(zero_size_at=body - 4)
         if not streamed:
             self.need(body + size, "the data chunk")
+            self.alone(body + size)
+            self.alone(self.start + 8 + riff_size)  # behind the chunks that follow the sound
         return HeaderFacts()
 
     def w64(self) -> HeaderFacts:
@@ -116,6 +150,8 @@ class _Chunks(Extent):
             size = struct.unpack("<Q", head[16:])[0]
             if head[:4] == b"data":
                 if size < _STREAMED_W64_BYTES:
+                    self.alone(at + (size + 7 & ~7))
+                    self.alone(self.start + struct.unpack("<Q", self.at(self.start + 16, 8))[0])
                     return self._ends_at(at + size, "the data chunk")
                 break
             at += max(24, size + 7 & ~7)
@@ -128,6 +164,7 @@ class _Chunks(Extent):
     def aiff(self) -> None:
         at = self.start + 12
         for _ in range(_MAX_CHUNKS):
+            self.alone(at)
             head = self.at(at, 8)
             if len(head) < 8:
                 break
@@ -139,6 +176,7 @@ class _Chunks(Extent):
     def caf(self) -> None:
         at = self.start + 8
         for _ in range(_MAX_CHUNKS):
+            self.alone(at)
             head = self.at(at, 12)
             if len(head) < 12:
                 break
@@ -156,6 +194,7 @@ class _Chunks(Extent):
             offset, size = struct.unpack(order + "II", head[4:])
             if size != 0xFFFFFFFF:
                 self.need(self.start + offset + size, "the header")
+                self.alone(self.start + offset + size)
 
     def mpeg(self) -> HeaderFacts:
         head = self.at(self.start, 4_096)

@@ -65,7 +65,7 @@ class Extent:
         # One byte further, as an odd end may be padded.
         found = self.at(end, 5).find(self.at(self.start, 4))
         if found >= 0 and end < self.size:
-            raise self.joined(end + found)
+            raise joined(self.path, end + found)
 
     def _behind_tags(self, at: int) -> int:
         head = self.at(at, _APE_HEADER.size)
@@ -73,18 +73,19 @@ class Extent:
             at += _APE_HEADER.size + _APE_HEADER.unpack(head)[2]
         return at + _ID3V1_BYTES if self.at(at, 3) == b"TAG" else at
 
-    def joined(self, second_at: int) -> UnsupportedAudioError:
-        """Make the error for a file in which a second one begins."""
-        return UnsupportedAudioError(
-            message(
-                self.path,
-                "one recording",
-                f"another behind it, from byte {second_at} on",
-                f"split them with `head -c {second_at} IN > FIRST` and "
-                f"`tail -c +{second_at + 1} IN > SECOND`",
-            )
-        )
-
     def cut_short(self, expected: str, got: str) -> TruncatedAudioError:
         """Make the error for a file whose end is missing."""
         return TruncatedAudioError(message(self.path, expected, got, CUT_SHORT_REMEDY))
+
+
+def joined(path: AudioPath, second_at: int) -> UnsupportedAudioError:
+    """Make the error for a file in which a second one begins."""
+    return UnsupportedAudioError(
+        message(
+            path,
+            "one recording",
+            f"another behind it, from byte {second_at} on",
+            f"split them with `head -c {second_at} IN > FIRST` and "
+            f"`tail -c +{second_at + 1} IN > SECOND`",
+        )
+    )

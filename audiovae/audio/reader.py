@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from audiovae.audio import formats
-from audiovae.audio.checks import check_complete
+from audiovae.audio.checks import check_complete, check_one_flac
 from audiovae.audio.extent import HeaderFacts
 from audiovae.audio.ogg import check_all_pages
 from audiovae.audio.values import (
@@ -196,17 +196,22 @@ class AudioReader:
         self.path = path
         self._source = _open_source(path)
         self.info = self._source.info
-        if self.info.container == "ogg":
-            try:
-                check_all_pages(
-                    path, 48_000 if self.info.encoding == "OPUS" else self.info.sample_rate
-                )
-            except AudioReadError:
-                self.close()
-                raise
+        try:
+            self._check_body()
+        except BaseException:
+            self.close()
+            raise
         self._may_be_infinite = self.info.encoding in ("FLOAT", "DOUBLE") or (
             self.info.reader == "pyav"
         )
+
+    def _check_body(self) -> None:
+        """Check what only a look at every byte can tell."""
+        if self.info.container == "ogg":
+            is_opus = self.info.encoding == "OPUS"
+            check_all_pages(self.path, 48_000 if is_opus else self.info.sample_rate)
+        elif self.info.container == "flac":
+            check_one_flac(self.path)
 
     def __enter__(self) -> AudioReader:
         """Return the reader itself."""

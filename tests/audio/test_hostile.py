@@ -199,7 +199,10 @@ def test_two_oggs_in_one_file(tmp_path: Path) -> None:
     refuse(path, UnsupportedAudioError)
 
 
-@pytest.mark.parametrize("kind", ["m4a", "wavpack", "tta"])
+JOINED = "wav_16 wav_u8 rf64 w64 aiff caf au flac wma m4a wavpack tta".split()
+
+
+@pytest.mark.parametrize("kind", JOINED)
 def test_a_second_recording_behind_the_first(kind: str, tmp_path: Path) -> None:
     path, _ = make(kind, tmp_path)
     data = path.read_bytes()
