@@ -21,7 +21,7 @@ _UNKNOWN_SAMPLES = 0xFFFFFFFF
 
 
 class Boxes(Extent):
-    """The checks of MP4, Matroska, ASF, TTA and WavPack."""
+    """The checks of MP4, Matroska, AVI, ASF, TTA and WavPack."""
 
     def mp4(self) -> None:
         """Every box is whole, and the index is among them."""
@@ -86,6 +86,19 @@ class Boxes(Extent):
             end = at + id_bytes + size_bytes + value
             self.need(end, "the Matroska segment")
             at = end
+
+    def avi(self) -> None:
+        """Every part is whole; long files have several."""
+        at = self.start
+        for _ in range(_MAX_BOXES):
+            head = self.at(at, 8)
+            if len(head) < 8 or head[:4] != b"RIFF":
+                break
+            size = struct.unpack("<I", head[4:])[0]
+            if size in (0, 0xFFFFFFFF):
+                break  # written to a pipe
+            self.need(at + 8 + size, "the RIFF header")
+            at += 8 + size + (size & 1)
 
     def tta(self) -> None:
         """All frames of the table are there."""

@@ -10,13 +10,15 @@ import os
 import re
 import struct
 from functools import lru_cache
+from math import prod
 from typing import BinaryIO
 
 from audiovae.audio.boxes import Boxes
 from audiovae.audio.extent import Extent, HeaderFacts, joined
 from audiovae.audio.formats import mpeg_frame
 from audiovae.audio.ogg import check_last_page, stored_order
-from audiovae.audio.values import AudioPath
+from audiovae.audio.values import AudioPath, message
+from audiovae.errors import UnsupportedAudioError
 
 _MAX_CHUNKS = 100_000
 _MPEG_TRAILER_BYTES = 128
@@ -25,6 +27,10 @@ _MIN_MPEG1_RATE = 32_000
 _FLAC_START = re.compile(rb"fLaC[\x00\x80]\x00\x00\x22")  # with the block that comes first
 _FLAC_START_BYTES = 8
 _BLOCK_BYTES = 1 << 20
+_NIST_BYTES = 1_024
+_NIST_FACT = re.compile(rb"^(sample_count|channel_count|sample_n_bytes) -i (\d{1,18})", re.M)
+_VOC_END = 0
+_VOC_MADE_ON_PLAYING = (3, 6, 7)  # blocks: silence, begin and end of a repeat
 _STREAMED_W64_BYTES = 1 << 62  # what ffmpeg writes to a pipe is about twice as large
 
 
@@ -56,6 +62,10 @@ def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) 
             check.caf()
         case "au":
             check.au()
+        case "nist":
+            return check.nist()
+        case "voc":
+            check.voc()
         case "ogg" | "opus" | "vorbis":
             last = check_last_page(path, file)
             return HeaderFacts(last_page_granules=last, channel_order=stored_order(file))
@@ -67,6 +77,8 @@ def check_complete(path: AudioPath, file: BinaryIO, container: str, start: int) 
             boxes.matroska()
         case "asf":
             boxes.asf()
+        case "avi":
+            boxes.avi()
         case "tta":
             boxes.tta()
         case "wavpack":
@@ -150,7 +162,7 @@ class _Chunks(Extent):
             size = struct.unpack("<Q", head[16:])[0]
             if head[:4] == b"data":
                 if size < _STREAMED_W64_BYTES:
-                    self.alone(at + (size + 7 & ~7))
+                    self.alone(at + (size + 7 & ~7))  # chunks are padded to 8 bytes
                     self.alone(self.start + struct.unpack("<Q", self.at(self.start + 16, 8))[0])
                     return self._ends_at(at + size, "the data chunk")
                 break
@@ -159,6 +171,7 @@ class _Chunks(Extent):
 
     def _ends_at(self, end: int, what: str) -> HeaderFacts:
         self.need(end, what)
+        self.alone(end)
         return HeaderFacts(start=self.start, stop=end if end < self.size else None)
 
     def aiff(self) -> None:
@@ -195,6 +208,34 @@ class _Chunks(Extent):
             if size != 0xFFFFFFFF:
                 self.need(self.start + offset + size, "the header")
                 self.alone(self.start + offset + size)
+
+    def nist(self) -> HeaderFacts:
+        head = self.at(self.start, _NIST_BYTES)
+        length = head[8:16].strip()
+        facts = dict(_NIST_FACT.findall(head))
+        if not length.isdigit() or len(facts) < 3 or b"embedded" in head:
+            return HeaderFacts(start=self.start)  # unclear, or compressed
+        sound_bytes = prod(int(value) for value in facts.values())
+        return self._ends_at(self.start + int(length) + sound_bytes, "the header")
+
+    def voc(self) -> None:
+        at = self.start + int.from_bytes(self.at(self.start + 20, 2), "little")
+        for _ in range(_MAX_CHUNKS):
+            head = self.at(at, 4)
+            if not head or head[0] == _VOC_END:
+                break
+            if head[0] in _VOC_MADE_ON_PLAYING:
+                raise UnsupportedAudioError(
+                    message(
+                        self.path,
+                        "a VOC file of sound alone",
+                        "one with silence or repeats to be made while it plays",
+                        "convert it with `sox IN OUT.wav`",
+                    )
+                )
+            at += 4 + int.from_bytes(head[1:], "little")
+            self.need(at, "its last block")
+        self.alone(at + 1)
 
     def mpeg(self) -> HeaderFacts:
         head = self.at(self.start, 4_096)

@@ -111,21 +111,22 @@ def open_container(path: AudioPath, container: str) -> InputContainer:
         ) from error
 
 
-def has_audio_stream(path: AudioPath, container: str) -> bool:
-    """Tell whether a container that may hold video alone has an audio track.
+def may_have_audio(path: AudioPath, container: str) -> bool:
+    """Tell whether a container that may hold video alone can have an audio track.
 
     Args:
         path: An existing regular file.
         container: As `formats.sniff` names it.
 
     Returns:
-        True if FFmpeg lists an audio stream.
+        False if FFmpeg lists no audio stream. True if it cannot open a file, so that reading it
+        says why: one that is cut short is not passed over as if it were silent.
     """
     try:
         with open_container(path, container) as file:
             return bool(file.streams.audio)
     except AudioReadError:
-        return False
+        return True
 
 
 def audio_stream(path: AudioPath, file: InputContainer) -> AudioStream:

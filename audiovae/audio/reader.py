@@ -171,9 +171,9 @@ def is_audio_by_content(path: AudioPath) -> bool:
         return False
     if found is None or found[0] not in formats.STREAM_CONTAINERS:
         return found is not None
-    from audiovae.audio.ffmpeg import has_audio_stream
+    from audiovae.audio.ffmpeg import may_have_audio
 
-    return has_audio_stream(path, found[0])
+    return may_have_audio(path, found[0])
 
 
 class AudioReader:
