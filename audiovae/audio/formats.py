@@ -33,12 +33,12 @@ FFMPEG_FORMATS = {
     "ac3": "ac3", "eac3": "eac3", "dts": "dts", "mp4": "mov", "matroska": "matroska", "asf": "asf",
     "flv": "flv", "mpegts": "mpegts", "wavpack": "wv", "tta": "tta", "ape": "ape",
     "amr": "amr", "tak": "tak", "mpc": "mpc", "mpc8": "mpc8", "dsf": "dsf",
-    "avi": "avi", "voc": "voc",
+    "avi": "avi", "voc": "voc", "mpegps": "mpeg",
 }  # fmt: skip
 # Of those, the ones that may hold a codec only FFmpeg knows.
 OPEN_CONTAINERS = frozenset({"wav", "w64", "aiff", "caf", "au"})
 # These can hold video alone, so recognising them takes a look at their streams.
-STREAM_CONTAINERS = frozenset({"mp4", "matroska", "asf", "flv", "mpegts", "avi"})
+STREAM_CONTAINERS = frozenset({"mp4", "matroska", "asf", "flv", "mpegts", "avi", "mpegps"})
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"fLaC", "flac"), (b"caff\x00\x01", "caf"), (b".snd", "au"), (b"dns.", "au"),
@@ -48,6 +48,7 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa", "asf"),
     (b"\x1a\x45\xdf\xa3", "matroska"), (b"FLV\x01", "flv"), (b"\x7f\xfe\x80\x01", "dts"),
     (b"Creative Voice File\x1a", "voc"), (b"NIST_1A\n", "nist"),
+    (b"\0\0\1\xba", "mpegps"),
 )  # fmt: skip
 _OGG_AUDIO = {b"OpusHead": "opus", b"\x01vorbis": "vorbis", b"\x7fFLAC": "ogg", b"Speex   ": "ogg"}
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp"})

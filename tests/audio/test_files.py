@@ -56,6 +56,7 @@ PYAV_KINDS: dict[str, tuple[str, str, str, int, int]] = {
     "avi": (".avi", "avi", "libmp3lame", 44_100, 2),
     "avi_pcm": (".avi", "avi", "pcm_s16le", 44_100, 2),
     "avi_ac3": (".avi", "avi", "ac3", 48_000, 2),
+    "mpg": (".mpg", "vob", "mp2", 44_100, 2),
     "voc": (".voc", "voc", "pcm_s16le", 44_100, 2),
     "tta": (".tta", "tta", "tta", 44_100, 2),
     "ogg_flac": (".oga", "ogg", "flac", 44_100, 2),
