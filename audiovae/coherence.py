@@ -102,7 +102,7 @@ def _spectra(samples: Tensor, config: SpectrogramConfig) -> Iterator[Tensor]:
         0, config.window_samples, config.hop_samples
     )
     window = hann_window(config.window_samples, samples.device)
-    for some in torch.split(frames, _FRAMES_AT_ONCE):  # type: ignore[no-untyped-call]
+    for some in torch.split(frames, _FRAMES_AT_ONCE):
         yield torch.view_as_real(torch.fft.rfft(some * window))
 
 

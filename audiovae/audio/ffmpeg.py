@@ -16,17 +16,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiovae.audio.formats import FFMPEG_FORMATS
-from audiovae.audio.values import AudioPath, Waveform, message
-from audiovae.errors import AudioReadError, CorruptAudioError, NotAudioError
+from audiovae.audio.values import DAMAGE_REMEDY, AudioPath, Waveform, message
+from audiovae.errors import (
+    AudioReadError,
+    CorruptAudioError,
+    NotAudioError,
+    UnsupportedAudioError,
+)
 
 if TYPE_CHECKING:
     import av
     from av.audio.stream import AudioStream
     from av.container import InputContainer
 
-DAMAGE_REMEDY = (
-    "restore the file from its source, or re-encode what remains with `ffmpeg -i IN OUT`"
-)
 _MAX_DAMAGED_PACKETS = 1_000
 _CLOSE_TICKS = 2
 _DTYPES: dict[str, type[np.generic]] = {
@@ -109,21 +111,22 @@ def open_container(path: AudioPath, container: str) -> InputContainer:
         ) from error
 
 
-def has_audio_stream(path: AudioPath, container: str) -> bool:
-    """Tell whether a container that may hold video alone has an audio track.
+def may_have_audio(path: AudioPath, container: str) -> bool:
+    """Tell whether a container that may hold video alone can have an audio track.
 
     Args:
         path: An existing regular file.
         container: As `formats.sniff` names it.
 
     Returns:
-        True if FFmpeg lists an audio stream.
+        False if FFmpeg lists no audio stream. True if it cannot open a file, so that reading it
+        says why: one that is cut short is not passed over as if it were silent.
     """
     try:
         with open_container(path, container) as file:
             return bool(file.streams.audio)
     except AudioReadError:
-        return False
+        return True
 
 
 def audio_stream(path: AudioPath, file: InputContainer) -> AudioStream:
@@ -131,12 +134,23 @@ def audio_stream(path: AudioPath, file: InputContainer) -> AudioStream:
 
     Raises:
         NotAudioError: If there is none.
+        UnsupportedAudioError: If nobody can decode it.
     """
     if not file.streams.audio:
         raise NotAudioError(
             message(path, "an audio track", "none", "leave this file out of the audio folder")
         )
-    return file.streams.audio[0]
+    stream = file.streams.audio[0]
+    if stream.codec_context is None:
+        raise UnsupportedAudioError(
+            message(
+                path,
+                "an encoding that FFmpeg knows",
+                f"an unknown one in a {file.format.name} file",
+                "convert it with the program that wrote it, to WAV or FLAC for instance",
+            )
+        )
+    return stream
 
 
 def decoded_frames(
@@ -250,6 +264,10 @@ def to_waveform(frame: av.AudioFrame) -> Waveform:
 
 
 def reason_of(error: BaseException) -> str:
-    """Return what an FFmpeg error says, in its words."""
+    """Return what an FFmpeg error says, in its words unless they ask for patches."""
+    import av
+
+    if isinstance(error, av.error.PatchWelcomeError):
+        return "data of an unknown kind"
     text = getattr(error, "strerror", None) or str(error)
     return str(text).strip() or type(error).__name__

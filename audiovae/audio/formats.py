@@ -17,7 +17,7 @@ from audiovae.audio.values import AudioPath
 AUDIO_SUFFIXES = frozenset(
     ".wav .wave .bwf .rf64 .w64 .flac .ogg .oga .opus .spx .mp3 .mp2 .mpga .aif .aiff .aifc"
     " .caf .au .snd .m4a .m4b .aac .wma .mka .weba .ac3 .eac3 .ec3 .dts .wv .tta .ape .amr"
-    " .tak .mpc .dsf".split()
+    " .tak .mpc .dsf .voc .nist .sph".split()
 )
 
 COMPRESSED_SUFFIX = ".avae"
@@ -25,7 +25,7 @@ _AVAE_MAGIC = b"AVAE"
 
 # Containers read by libsndfile; the others, by the name of FFmpeg's demuxer.
 SOUNDFILE_CONTAINERS = frozenset(
-    {"wav", "rf64", "w64", "aiff", "caf", "au", "flac", "opus", "vorbis"}
+    {"wav", "rf64", "w64", "aiff", "caf", "au", "nist", "flac", "opus", "vorbis"}
 )
 FFMPEG_FORMATS = {
     "wav": "wav", "w64": "w64", "aiff": "aiff", "caf": "caf", "au": "au", "flac": "flac",
@@ -33,11 +33,12 @@ FFMPEG_FORMATS = {
     "ac3": "ac3", "eac3": "eac3", "dts": "dts", "mp4": "mov", "matroska": "matroska", "asf": "asf",
     "flv": "flv", "mpegts": "mpegts", "wavpack": "wv", "tta": "tta", "ape": "ape",
     "amr": "amr", "tak": "tak", "mpc": "mpc", "mpc8": "mpc8", "dsf": "dsf",
+    "avi": "avi", "voc": "voc", "mpegps": "mpeg",
 }  # fmt: skip
 # Of those, the ones that may hold a codec only FFmpeg knows.
 OPEN_CONTAINERS = frozenset({"wav", "w64", "aiff", "caf", "au"})
 # These can hold video alone, so recognising them takes a look at their streams.
-STREAM_CONTAINERS = frozenset({"mp4", "matroska", "asf", "flv", "mpegts"})
+STREAM_CONTAINERS = frozenset({"mp4", "matroska", "asf", "flv", "mpegts", "avi", "mpegps"})
 
 _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"fLaC", "flac"), (b"caff\x00\x01", "caf"), (b".snd", "au"), (b"dns.", "au"),
@@ -46,9 +47,12 @@ _MAGIC: tuple[tuple[bytes, str], ...] = (
     (b"MP+", "mpc"), (b"MPCK", "mpc8"), (b"DSD \x1c\0\0\0\0\0\0\0", "dsf"),
     (b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa", "asf"),
     (b"\x1a\x45\xdf\xa3", "matroska"), (b"FLV\x01", "flv"), (b"\x7f\xfe\x80\x01", "dts"),
+    (b"Creative Voice File\x1a", "voc"), (b"NIST_1A\n", "nist"),
+    (b"\0\0\1\xba", "mpegps"),
 )  # fmt: skip
 _OGG_AUDIO = {b"OpusHead": "opus", b"\x01vorbis": "vorbis", b"\x7fFLAC": "ogg", b"Speex   ": "ogg"}
 _MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot", b"styp"})
+_MP4_WORDS = frozenset({b"wide", b"free", b"skip"})  # in a text too, which then claims a huge box
 _MPEG_RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
 _MPEG_KBPS = {
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
@@ -200,6 +204,13 @@ def _ogg_kind(data: bytes) -> str | None:
     return None
 
 
+def _begins_with_box(data: bytes, size: int) -> bool:
+    name = data[4:8]
+    if name in _MP4_WORDS and int.from_bytes(data[:4], "big") > size:
+        return False
+    return name in _MP4_BOXES and (name == b"ftyp" or len(data) >= 16)
+
+
 def skip_id3(file: BinaryIO) -> int:
     """Return where the bytes after any leading ID3v2 tags begin.
 
@@ -238,6 +249,8 @@ def sniff(file: BinaryIO) -> tuple[str, int] | None:
         return None
     if data[:4] in (b"RIFF", b"RIFX") and data[8:12] == b"WAVE":
         return "wav", start
+    if data[:4] == b"RIFF" and data[8:12] == b"AVI ":
+        return "avi", start
     if data[:4] in (b"RF64", b"BW64") and data[8:12] == b"WAVE":
         return "rf64", start
     if data[:4] == b"FORM" and data[8:12] in (b"AIFF", b"AIFC"):
@@ -248,7 +261,7 @@ def sniff(file: BinaryIO) -> tuple[str, int] | None:
     for magic, kind in _MAGIC:
         if data.startswith(magic):
             return kind, start
-    if data[4:8] in _MP4_BOXES and (data[4:8] == b"ftyp" or len(data) >= 16):
+    if _begins_with_box(data, size - start):
         return "mp4", start
     if len(data) >= 188 * 4 and all(data[188 * i] == 0x47 for i in range(len(data) // 188)):
         return "mpegts", start

@@ -9,7 +9,8 @@ from typing import BinaryIO, Protocol
 import numpy as np
 
 from audiovae.audio import formats
-from audiovae.audio.checks import HeaderFacts, check_complete
+from audiovae.audio.checks import check_complete, check_one_flac
+from audiovae.audio.extent import HeaderFacts
 from audiovae.audio.ogg import check_all_pages
 from audiovae.audio.values import (
     MAX_CHANNELS,
@@ -21,6 +22,7 @@ from audiovae.audio.values import (
     Waveform,
     is_usable,
     message,
+    no_samples,
 )
 from audiovae.audio.via_soundfile import SoundfileSource
 from audiovae.errors import (
@@ -124,9 +126,7 @@ def _check_info(path: AudioPath, info: AudioInfo, size: int) -> None:
             )
         )
     if info.num_samples < 1:
-        raise EmptyAudioError(
-            message(path, "at least one sample", "none", "remove this empty file")
-        )
+        raise no_samples(path)
     if info.num_samples > size * _MAX_SAMPLES_PER_BYTE:
         raise CorruptAudioError(
             message(
@@ -171,9 +171,9 @@ def is_audio_by_content(path: AudioPath) -> bool:
         return False
     if found is None or found[0] not in formats.STREAM_CONTAINERS:
         return found is not None
-    from audiovae.audio.ffmpeg import has_audio_stream
+    from audiovae.audio.ffmpeg import may_have_audio
 
-    return has_audio_stream(path, found[0])
+    return may_have_audio(path, found[0])
 
 
 class AudioReader:
@@ -196,17 +196,22 @@ class AudioReader:
         self.path = path
         self._source = _open_source(path)
         self.info = self._source.info
-        if self.info.container == "ogg":
-            try:
-                check_all_pages(
-                    path, 48_000 if self.info.encoding == "OPUS" else self.info.sample_rate
-                )
-            except AudioReadError:
-                self.close()
-                raise
+        try:
+            self._check_body()
+        except BaseException:
+            self.close()
+            raise
         self._may_be_infinite = self.info.encoding in ("FLOAT", "DOUBLE") or (
             self.info.reader == "pyav"
         )
+
+    def _check_body(self) -> None:
+        """Check what only a look at every byte can tell."""
+        if self.info.container == "ogg":
+            is_opus = self.info.encoding == "OPUS"
+            check_all_pages(self.path, 48_000 if is_opus else self.info.sample_rate)
+        elif self.info.container == "flac":
+            check_one_flac(self.path)
 
     def __enter__(self) -> AudioReader:
         """Return the reader itself."""

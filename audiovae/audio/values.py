@@ -13,7 +13,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from audiovae.errors import AudioWriteError, NonFiniteAudioError, ShapeError
+from audiovae.errors import AudioWriteError, EmptyAudioError, NonFiniteAudioError, ShapeError
 
 Waveform: TypeAlias = NDArray[np.float32]
 AudioPath: TypeAlias = str | os.PathLike[str]
@@ -26,6 +26,12 @@ BIT_DEPTHS = (8, 16, 24, 32, 64)
 MAX_MAGNITUDE = 1e9
 """Of a sample: far above what any recording holds, far below where float32 overflows."""
 
+BARE_HEADER_BYTES = 256
+"""What a file that never held a sample may weigh; anything longer may hold some yet."""
+
+DAMAGE_REMEDY = (
+    "restore the file from its source, or re-encode what remains with `ffmpeg -i IN OUT`"
+)
 CUT_SHORT_REMEDY = "copy the file again from its source, or repair it with `ffmpeg -i IN OUT`"
 
 
@@ -180,6 +186,16 @@ def message(path: AudioPath, expected: str, got: str, remedy: str) -> str:
     name = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
     got = " ".join(got.split())
     return f"{name}: expected {expected}, got {got}; {remedy}"
+
+
+def no_samples(path: AudioPath) -> EmptyAudioError:
+    """The error for a file without a sample; only a bare header may safely be removed."""
+    size = os.path.getsize(path)
+    got, remedy = "none", "remove this empty file"
+    if size > BARE_HEADER_BYTES:
+        got = f"none by its header, in a file of {size} bytes"
+        remedy = f"{DAMAGE_REMEDY}; remove it only if it never held sound"
+    return EmptyAudioError(message(path, "at least one sample", got, remedy))
 
 
 def unwritable(path: AudioPath, error: Exception) -> AudioWriteError:

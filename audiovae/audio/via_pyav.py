@@ -24,10 +24,9 @@ from audiovae.audio.ffmpeg import (
     scan_timeline,
     to_waveform,
 )
-from audiovae.audio.values import MAX_CHANNELS, AudioInfo, AudioPath, Waveform, message
+from audiovae.audio.values import MAX_CHANNELS, AudioInfo, AudioPath, Waveform, message, no_samples
 from audiovae.errors import (
     CorruptAudioError,
-    EmptyAudioError,
     TruncatedAudioError,
     UnsupportedAudioError,
 )
@@ -43,8 +42,9 @@ _TAIL_SECONDS = 2.0
 _LOSSLESS = ("flac", "alac", "wavpack", "tta", "ape", "tak", "pcm")
 # Decoders whose output forgets its past within a few frames, bit for bit.
 _FORGETFUL = ("mp3", *_LOSSLESS)
-# FFmpeg's time stamps in Ogg wander between pages and differ after a seek.
-_NO_SEEKING = frozenset({"ogg"})
+# FFmpeg's time stamps in Ogg wander between pages and differ after a seek; those of AVI and VOC
+# are counted from bytes.
+_NO_SEEKING = frozenset({"ogg", "avi", "voc"})
 _EXACT_CLOCKS = frozenset({"mp4", "mp3", "mp2", "aac", "wavpack", "tta"})
 _MAX_MPEG_PADDING = 3 * 4_096  # samples: what an encoder puts before and behind the sound
 # Lossless files that state their length and begin at 0.
@@ -122,9 +122,7 @@ class PyAVSource:
                     )
                 )
             return frame
-        raise EmptyAudioError(
-            message(self._path, "at least one sample", "none", "remove this empty file")
-        )
+        raise no_samples(self._path)
 
     def _decoded(self) -> Iterator[Any]:
         assert self._file is not None

@@ -16,7 +16,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from audiovae.audio.checks import HeaderFacts
+from audiovae.audio.extent import HeaderFacts
 from audiovae.audio.values import AudioInfo, AudioPath, Waveform, message, native_path
 from audiovae.errors import AudioReadError, CorruptAudioError, TruncatedAudioError
 
@@ -43,13 +43,15 @@ class _ForwardFile(soundfile.SoundFile):  # type: ignore[misc]
 
 
 class _ViewedFile(io.RawIOBase):
-    """A file from an offset on, with four bytes that read as 0xFF.
+    """A file from an offset on, to another, with four bytes that read as 0xFF.
 
-    libsndfile cannot seek in FLAC behind an ID3 tag, nor read a streamed WAV of size 0.
+    libsndfile cannot seek in FLAC behind an ID3 tag, nor read a streamed WAV of size 0, and plays
+    whatever follows the sound in a W64.
     """
 
-    def __init__(self, file: BinaryIO, start: int, patch_at: int | None) -> None:
-        self._file, self._start = file, start
+    def __init__(self, file: BinaryIO, facts: HeaderFacts) -> None:
+        self._file, self._start, self._stop = file, facts.start, facts.stop
+        patch_at = facts.zero_size_at
         self._patch = range(0) if patch_at is None else range(patch_at, patch_at + 4)
 
     def readable(self) -> bool:
@@ -61,6 +63,8 @@ class _ViewedFile(io.RawIOBase):
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
         if whence == os.SEEK_SET:
             offset += self._start
+        elif whence == os.SEEK_END and self._stop is not None:
+            offset, whence = offset + self._stop, os.SEEK_SET
         return self._file.seek(offset, whence) - self._start
 
     def tell(self) -> int:
@@ -68,7 +72,8 @@ class _ViewedFile(io.RawIOBase):
 
     def readinto(self, buffer: bytearray | memoryview, /) -> int:  # type: ignore[override]
         at = self._file.tell()
-        data = bytearray(self._file.read(len(buffer)))
+        count = len(buffer) if self._stop is None else min(len(buffer), max(0, self._stop - at))
+        data = bytearray(self._file.read(count))
         for place in self._patch:
             if at <= place < at + len(data):
                 data[place - at] = 0xFF
@@ -124,10 +129,10 @@ class SoundfileSource:
         path = native_path(self._path)
         self.close()
         try:
-            start, patch_at = self._facts.start, self._facts.zero_size_at
-            if patch_at is None and not start:
+            facts = self._facts
+            if facts.zero_size_at is None and facts.stop is None and not facts.start:
                 return _ForwardFile(path)
-            self._view = _ViewedFile(open(path, "rb"), start, patch_at)
+            self._view = _ViewedFile(open(path, "rb"), facts)
             return _ForwardFile(self._view)
         except (soundfile.LibsndfileError, OSError, RuntimeError, TypeError) as error:
             raise CorruptAudioError(

@@ -37,6 +37,7 @@ SOUNDFILE_KINDS: dict[str, tuple[str, str, str, int, int]] = {
     "aifc": (".aifc", "AIFF", "FLOAT", 44_100, 1),
     "caf": (".caf", "CAF", "PCM_24", 44_100, 2),
     "caf_alac": (".caf", "CAF", "ALAC_16", 44_100, 2),
+    "nist": (".nist", "NIST", "PCM_16", 16_000, 1),
     "au": (".au", "AU", "PCM_16", 44_100, 1),
 }
 # name: (suffix, FFmpeg format, codec, sample rate, channels)
@@ -52,6 +53,12 @@ PYAV_KINDS: dict[str, tuple[str, str, str, int, int]] = {
     "mp2": (".mp2", "mp2", "mp2", 44_100, 2),
     "ts": (".ts", "mpegts", "aac", 44_100, 2),
     "wavpack": (".wv", "wv", "wavpack", 44_100, 2),
+    "avi": (".avi", "avi", "libmp3lame", 44_100, 2),
+    "avi_pcm": (".avi", "avi", "pcm_s16le", 44_100, 2),
+    "avi_ac3": (".avi", "avi", "ac3", 48_000, 2),
+    "mpg": (".mpg", "vob", "mp2", 44_100, 2),
+    "voc": (".voc", "voc", "pcm_s16le", 44_100, 2),
+    "tta": (".tta", "tta", "tta", 44_100, 2),
     "ogg_flac": (".oga", "ogg", "flac", 44_100, 2),
     "mp3_in_wav": (".wav", "wav", "libmp3lame", 44_100, 2),
     "mp3_lame": (".mp3", "mp3", "libmp3lame", 44_100, 2),

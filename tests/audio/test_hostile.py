@@ -53,7 +53,8 @@ NOT_AUDIO = {
     "zeros.mp3": bytes(30_000),
     "ones.mp3": b"\xff" * 30_000,
     "id3_only.mp3": b"ID3\x04\0\0\0\0\x01\0" + bytes(128),
-    "avi.wav": b"RIFF\x00\x10\0\0AVI LIST" + bytes(500),
+    "webp.wav": b"RIFF\x00\x10\0\0WEBPVP8 " + bytes(500),
+    "skip.txt": b"the skip is full, " * 40,
     "ogg_theora.ogg": b"OggS\0\2" + bytes(20) + b"\x01\x2a\x80theora" + bytes(40),
 }
 
@@ -83,7 +84,9 @@ def test_zip_is_not_audio(tmp_path: Path) -> None:
     refuse(path, NotAudioError)
 
 
-@pytest.mark.parametrize(("suffix", "format_"), [(".mp4", "mp4"), (".mkv", "matroska")])
+@pytest.mark.parametrize(
+    ("suffix", "format_"), [(".mp4", "mp4"), (".mkv", "matroska"), (".avi", "avi")]
+)
 def test_video_without_sound_is_not_audio(suffix: str, format_: str, tmp_path: Path) -> None:
     path = tmp_path / ("film" + suffix)
     with av.open(str(path), "w", format=format_) as container:
@@ -132,7 +135,22 @@ def test_empty(tmp_path: Path) -> None:
         refuse(path, EmptyAudioError)
 
 
-TRUNCATED = "wav_16 wavex rf64 w64 aiff caf au flac vorbis opus mp3 mp3_lame m4a mka wma".split()
+def test_removing_is_advised_only_where_nothing_is_lost(tmp_path: Path) -> None:
+    path = tmp_path / "recording.wav"
+    soundfile.write(path, np.zeros((0, 1)), 8_000)
+    assert refuse(path, EmptyAudioError).endswith("got none; remove this empty file")
+    soundfile.write(path, sound(1, 8_000, 1).T, 8_000)
+    data = path.read_bytes()
+    path.write_bytes(data[:40] + bytes(4) + data[44:])  # a size of 0, before a second of sound
+    text = refuse(path, EmptyAudioError)
+    assert "none by its header, in a file of 16044 bytes; restore the file" in text
+    assert text.endswith("remove it only if it never held sound")
+
+
+TRUNCATED = """
+    wav_16 wavex rf64 w64 aiff caf au flac vorbis opus mp3 mp3_lame m4a mka wma wavpack tta
+    avi avi_pcm voc nist
+""".split()
 
 
 @pytest.mark.parametrize("kind", TRUNCATED)
@@ -141,6 +159,7 @@ def test_truncated(kind: str, keep: float, tmp_path: Path) -> None:
     path, _ = make(kind, tmp_path, seconds=3)
     data = path.read_bytes()
     path.write_bytes(data[: int(len(data) * keep)])
+    assert is_audio_by_content(path)
     refuse(path, TruncatedAudioError)
     with pytest.raises(TruncatedAudioError):
         probe_audio(path)
@@ -154,10 +173,36 @@ def test_mp4_with_its_index_first_but_cut_short(tmp_path: Path) -> None:
     refuse(path, TruncatedAudioError)
 
 
+@pytest.mark.parametrize(("suffix", "format_"), [(".mp4", "mp4"), (".mov", "mov")])
+def test_mp4_without_its_index_is_not_passed_over(
+    suffix: str, format_: str, tmp_path: Path
+) -> None:
+    path = tmp_path / ("film" + suffix)
+    encode_av(path, sound(1, 44_100, 1), 44_100, format_, "aac")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert is_audio_by_content(path)
+    assert "cut short" in refuse(path, TruncatedAudioError)
+
+
+def test_voc_with_silence_to_be_made(tmp_path: Path) -> None:
+    path, _ = make("voc", tmp_path)
+    silence = b"\x03\x03\0\0" + struct.pack("<HB", 8_000, 131)
+    path.write_bytes(path.read_bytes()[:-1] + silence + b"\0")
+    assert "silence" in refuse(path, UnsupportedAudioError)
+
+
 def test_wma_cut_between_two_packets(tmp_path: Path) -> None:
     path, _ = make("wma", tmp_path, seconds=3)
     data = path.read_bytes()
     for cut in range(len(data) // 2, len(data) - 97, 97):
+        path.write_bytes(data[:cut])
+        refuse(path, TruncatedAudioError)
+
+
+def test_wavpack_cut_anywhere(tmp_path: Path) -> None:
+    path, _ = make("wavpack", tmp_path, seconds=3)
+    data = path.read_bytes()
+    for cut in (200, data.find(b"wvpk", 1), data.rfind(b"wvpk"), data.rfind(b"wvpk") + 20):
         path.write_bytes(data[:cut])
         refuse(path, TruncatedAudioError)
 
@@ -175,6 +220,18 @@ def test_two_oggs_in_one_file(tmp_path: Path) -> None:
     path = tmp_path / "chain.ogg"
     path.write_bytes(first + second)
     refuse(path, UnsupportedAudioError)
+
+
+JOINED = "wav_16 wav_u8 rf64 w64 aiff caf au flac wma m4a wavpack tta voc nist".split()
+
+
+@pytest.mark.parametrize("kind", JOINED)
+def test_a_second_recording_behind_the_first(kind: str, tmp_path: Path) -> None:
+    path, _ = make(kind, tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data + data)
+    text = refuse(path, UnsupportedAudioError)
+    assert f"got another behind it, from byte {len(data)} on; split them" in text
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -251,6 +308,24 @@ def test_damaged_mp3(tmp_path: Path) -> None:
         read_audio(path)
 
 
+def test_damaged_alac_does_not_ask_for_patches(tmp_path: Path) -> None:
+    path, _ = make("m4a_alac", tmp_path)
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux() if packet.pos is not None]
+    data = bytearray(path.read_bytes())
+    data[places[5]] = 0x40  # an element that no decoder knows
+    path.write_bytes(data)
+    assert "second 0.5 (data of an unknown kind)" in refuse(path, CorruptAudioError)
+
+
+@pytest.mark.parametrize(("at", "value"), [(20, b"\x77\x77"), (34, b"\0\0"), (34, b"\xff\0")])
+def test_unknown_encoding(at: int, value: bytes, tmp_path: Path) -> None:
+    path, _ = make("wav_16", tmp_path)
+    data = path.read_bytes()
+    path.write_bytes(data[:at] + value + data[at + len(value) :])
+    assert "got an unknown one in a wav file" in refuse(path, UnsupportedAudioError)
+
+
 def test_damaged_wavpack(tmp_path: Path) -> None:
     path, _ = make("wavpack", tmp_path, seconds=6)
     data = bytearray(path.read_bytes())
@@ -278,6 +353,7 @@ def test_header_that_claims_an_absurd_length(tmp_path: Path) -> None:
 FUZZED = {
     "wav_16": 25, "wav_ima": 15, "flac": 25, "vorbis": 25, "opus": 15, "mp3_lame": 30, "aiff": 15,
     "caf": 15, "m4a": 30, "w64": 10, "wma": 15, "mka": 15, "aac": 10,
+    "avi": 15, "voc": 10, "nist": 10, "tta": 10, "wavpack": 15,
 }  # fmt: skip
 _FUZZ = """
 import sys, faulthandler, numpy as np

@@ -59,6 +59,7 @@ def test_lossy_kinds_return_it_in_place(kind: str, tmp_path: Path) -> None:
     num = waveform.shape[1]
     # Kinds that store no encoder delay start late by one, as every decoder of FFmpeg has it.
     delays = {"aac": 1024, "ts": 1024, "ac3": 256, "eac3": 256, "mp2": 481, "mp3_in_wav": 1105}
+    delays |= {"avi": 1105, "avi_ac3": 256, "mpg": 481}
     delay = delays.get(kind, 0)
     if kind == "wma":  # its encoder in FFmpeg loses the first frame
         waveform = waveform[:, 2_048:]
@@ -256,6 +257,34 @@ def test_wav_with_other_chunks(tmp_path: Path) -> None:
     listing = b"LIST" + struct.pack("<I", 5) + b"INFOx\0"
     path.write_bytes(pcm_wav(SAMPLES.tobytes(), before=listing, after=listing))
     np.testing.assert_array_equal(whole(path)[0] * 32_768, SAMPLES)
+
+
+def test_w64_with_a_chunk_behind_the_sound(tmp_path: Path) -> None:
+    path, _ = make("w64", tmp_path)
+    expected = whole(path)
+    name = bytes.fromhex("62657874f3acd3118cd100c04f8edb8a")  # bext
+    data = bytearray(path.read_bytes() + name + struct.pack("<Q", 624) + b"\x7f" * 600)
+    data[16:24] = struct.pack("<Q", len(data))
+    path.write_bytes(data)
+    np.testing.assert_array_equal(whole(path), expected)
+    with AudioReader(path) as reader:
+        np.testing.assert_array_equal(reader.read(50_000, 50_003), expected[:, 50_000:50_003])
+
+
+@pytest.mark.parametrize("behind", [b"JUNK" * 100, b"TAG" + b"Some title".ljust(125)])
+@pytest.mark.parametrize("kind", ["m4a", "mka", "webm"])
+def test_bytes_behind_the_last_box_do_not_matter(kind: str, behind: bytes, tmp_path: Path) -> None:
+    path, _ = make(kind, tmp_path)
+    expected = whole(path)
+    path.write_bytes(path.read_bytes() + behind)
+    np.testing.assert_array_equal(whole(path), expected)
+
+
+def test_nist_with_bytes_behind_the_sound(tmp_path: Path) -> None:
+    path, _ = make("nist", tmp_path)
+    expected = whole(path)
+    path.write_bytes(path.read_bytes() + b"\x7f" * 600)
+    np.testing.assert_array_equal(whole(path), expected)
 
 
 def test_streamed_flac_counts_by_decoding(tmp_path: Path) -> None:
