@@ -14,14 +14,13 @@ from audiovae.audio import (
     AudioWriter,
     Clip,
     ResampledReader,
-    describe_range,
     resample,
     sample_range,
 )
 from audiovae.checkpoint import Model
-from audiovae.codec import AvaeHeader, AvaeReader, AvaeWriter
+from audiovae.codec import AvaeReader, AvaeWriter
 from audiovae.compressed import file_header, quality_lambda
-from audiovae.errors import AudioVAEError, ConfigError
+from audiovae.errors import AudioVAEError
 from audiovae.rate import choose_log_lambda
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport
@@ -119,12 +118,15 @@ def decompress(
     Raises:
         BitstreamError: If the data is damaged.
         ModelMismatchError: If another model wrote it.
+        ConfigError: If the range lies outside the file.
     """
     reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
     with AvaeReader(data) as reader:
         header = reader.header
         sound = CompressedSound(reader, model, reconstructor)
-        chosen = _samples_of(header, start_seconds, duration_seconds)
+        chosen = sample_range(
+            header.num_samples, header.sample_rate, start_seconds, duration_seconds
+        )
         source = ResampledReader(sound, header.sample_rate)
         return Clip(source.read(chosen.start, chosen.stop), header.sample_rate, header.bit_depth)
 
@@ -223,12 +225,15 @@ def decode_file(
     Raises:
         BitstreamError: If the file is damaged, beyond what salvage can bridge.
         ModelMismatchError: If another model wrote it.
+        ConfigError: If the range lies outside the file.
     """
     with AvaeReader(source, salvage=salvage) as reader:
         header = reader.header
         reconstructor = Reconstructor(model, device=device, polish_steps=polish_steps)
         sound = CompressedSound(reader, model, reconstructor, salvage)
-        chosen = _samples_of(header, start_seconds, duration_seconds)
+        chosen = sample_range(
+            header.num_samples, header.sample_rate, start_seconds, duration_seconds
+        )
         with (
             ResampledReader(sound, header.sample_rate) as resampled,
             AudioWriter(
@@ -260,13 +265,3 @@ class _ClipReader:
 
     def read(self, start: int, stop: int) -> Waveform:
         return np.asarray(self._clip.waveform[:, start:stop], np.float32)
-
-
-def _samples_of(header: AvaeHeader, start_seconds: float, duration_seconds: float | None) -> range:
-    chosen = sample_range(header.num_samples, header.sample_rate, start_seconds, duration_seconds)
-    if not chosen:
-        raise ConfigError(
-            f"expected a time range within {header.duration_seconds:.3f} s, got "
-            f"{describe_range(start_seconds, duration_seconds)}; choose one inside the file"
-        )
-    return chosen

@@ -20,12 +20,9 @@ from audiovae.audio.values import (
     AudioPath,
     Clip,
     Waveform,
-    describe_range,
-    message,
     sample_range,
 )
 from audiovae.audio.writer import AudioFormat, AudioWriter, format_of_name, write_audio
-from audiovae.errors import EmptyAudioError
 
 __all__ = [
     "AudioFormat",
@@ -40,7 +37,6 @@ __all__ = [
     "Waveform",
     "audio_files_below",
     "claims_to_be_audio",
-    "describe_range",
     "format_of_name",
     "is_audio_by_content",
     "is_compressed",
@@ -74,19 +70,11 @@ def read_audio(
 
     Raises:
         AudioReadError: Or a subclass that says what is wrong, in one line.
+        ConfigError: If the range lies outside the file.
     """
     with AudioReader(path) as reader:
         info = reader.info
         rate = info.sample_rate if sample_rate is None else sample_rate
         with ResampledReader(reader, rate) as source:
             chosen = sample_range(source.num_samples, rate, start_seconds, duration_seconds)
-            if not chosen:
-                raise EmptyAudioError(
-                    message(
-                        path,
-                        f"a time range within its {info.duration_seconds:.3f} s",
-                        describe_range(start_seconds, duration_seconds),
-                        "choose a range inside the file",
-                    )
-                )
             return Clip(source.read(chosen.start, chosen.stop), rate, info.bit_depth)

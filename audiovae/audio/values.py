@@ -13,7 +13,13 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from audiovae.errors import AudioWriteError, EmptyAudioError, NonFiniteAudioError, ShapeError
+from audiovae.errors import (
+    AudioWriteError,
+    ConfigError,
+    EmptyAudioError,
+    NonFiniteAudioError,
+    ShapeError,
+)
 
 Waveform: TypeAlias = NDArray[np.float32]
 AudioPath: TypeAlias = str | os.PathLike[str]
@@ -145,23 +151,27 @@ def is_usable(waveform: Waveform) -> bool:
 def sample_range(
     num_samples: int, sample_rate: int, start_seconds: float, duration_seconds: float | None
 ) -> range:
-    """Samples of a time range, clipped to the file; empty if none of them is in it.
+    """Samples of a time range, clipped to the file.
 
     >>> sample_range(1000, 100, 2.5, None), sample_range(1000, 100, 9.9, float("inf"))
     (range(250, 1000), range(990, 1000))
+
+    Raises:
+        ConfigError: If none of them is in it.
     """
     seconds = num_samples / sample_rate
     start = round(min(max(0.0, start_seconds), seconds) * sample_rate)
-    if duration_seconds is None:
-        return range(start, num_samples)
-    length = round(min(max(0.0, duration_seconds), seconds) * sample_rate)
-    return range(start, min(num_samples, start + length))
-
-
-def describe_range(start_seconds: float, duration_seconds: float | None) -> str:
-    """A time range in words, for messages."""
-    length = "all" if duration_seconds is None else f"{duration_seconds} s"
-    return f"{length} from {start_seconds} s on"
+    length = num_samples
+    if duration_seconds is not None:
+        length = round(min(max(0.0, duration_seconds), seconds) * sample_rate)
+    chosen = range(start, min(num_samples, start + length))
+    if not chosen:
+        asked = "all" if duration_seconds is None else f"{duration_seconds} s"
+        raise ConfigError(
+            f"expected a time range within {seconds:.3f} s, got {asked} from {start_seconds} s on; "
+            "choose one inside the file"
+        )
+    return chosen
 
 
 def native_path(path: AudioPath) -> str | bytes:
