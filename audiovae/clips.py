@@ -103,7 +103,7 @@ def decode(
         for channel in coded_channels(signal)
     )
     coding = Coding(signal.stretch, channel_of(signal), stitched, angles)
-    reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
+    reconstructor = Reconstructor(model, polish_steps=polish_steps)
     sound = reconstructor.sound([coding], Stopwatch())[0]
     sound = resample(sound, config.sample_rate, like.sample_rate)
     return Clip(sound[:, : like.num_samples], like.sample_rate, like.bit_depth)

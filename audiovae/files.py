@@ -76,9 +76,9 @@ def compress(
         ConfigError: If the model cannot do what is asked.
     """
     settings = TransformSettings((COMPRESS,), quality, kbps, max_bytes)
-    Transformer(model, settings, str(model.device))  # refuses what the model cannot do
+    Transformer(model, settings)  # refuses what the model cannot do
     config = model.config.spectrogram
-    reconstructor = Reconstructor(model, device=str(model.device))
+    reconstructor = Reconstructor(model)
     source = ResampledReader(_ClipReader(clip), config.sample_rate)
     stretch = Stretch.whole(source.num_samples, config)
     signal = Signal(stretch, source.read(0, source.num_samples), config)
@@ -120,7 +120,7 @@ def decompress(
         BitstreamError: If the data is damaged.
         ModelMismatchError: If another model wrote it.
     """
-    reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
+    reconstructor = Reconstructor(model, polish_steps=polish_steps)
     with AvaeReader(data) as reader:
         header = reader.header
         sound = CompressedSound(reader, model, reconstructor)
@@ -151,7 +151,7 @@ def resynthesize(
         ConfigError: If the model has no such quality.
     """
     config = model.config.spectrogram
-    reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
+    reconstructor = Reconstructor(model, polish_steps=polish_steps)
     waveform = resample(clip.waveform, clip.sample_rate, config.sample_rate)
     stretch = Stretch.whole(waveform.shape[1], config)
     signal = Signal(stretch, waveform, config, 0, quality_lambda(model, quality))
@@ -166,7 +166,6 @@ def process_file(
     outputs: Outputs,
     model: Model,
     settings: TransformSettings,
-    device: str = "cpu",
 ) -> FileReport:
     """Make products of one file of any length, in bounded memory.
 
@@ -175,12 +174,11 @@ def process_file(
         outputs: Destination of each of `settings.products`.
         model: From `load_model`.
         settings: What is done.
-        device: Where to compute.
 
     Raises:
         AudioVAEError: If the source cannot be read or a destination not written.
     """
-    transformer = Transformer(model, settings, device)
+    transformer = Transformer(model, settings)
     spans = plan_spans(probe_source(source))
     if len(spans) == 1:
         report = transformer.process_files([(source, outputs)])[0]
@@ -205,7 +203,6 @@ def decode_file(
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
     salvage: bool = False,
-    device: str = "cpu",
     polish_steps: int = DEFAULT_POLISH_STEPS,
 ) -> DecodeReport:
     """Decode a compressed file, or a time range of it, in the memory of one span.
@@ -217,7 +214,6 @@ def decode_file(
         start_seconds: Where to begin.
         duration_seconds: How much; None decodes to the end.
         salvage: Replace damaged chunks by silence instead of giving up.
-        device: Where to compute.
         polish_steps: Griffin-Lim steps from the vocoder's phase: quality for time.
 
     Raises:
@@ -226,7 +222,7 @@ def decode_file(
     """
     with AvaeReader(source, salvage=salvage) as reader:
         header = reader.header
-        reconstructor = Reconstructor(model, device=device, polish_steps=polish_steps)
+        reconstructor = Reconstructor(model, polish_steps=polish_steps)
         sound = CompressedSound(reader, model, reconstructor, salvage)
         chosen = _samples_of(header, start_seconds, duration_seconds)
         with (

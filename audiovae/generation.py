@@ -72,7 +72,7 @@ class Studio:
         self._model, self._wish = model, wish
         self._config = model.config.spectrogram
         self._log_lambda = quality_lambda(model, wish.quality)
-        self._reconstructor = Reconstructor(model, device=str(model.device))
+        self._reconstructor = Reconstructor(model)
         self._ceiling = _full_scale_log_mel(self._config).to(model.device)
 
     def fresh(self, seconds: float, seed: int) -> Clip:

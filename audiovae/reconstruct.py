@@ -66,25 +66,21 @@ class Reconstructor:
         self,
         model: Model,
         seed: int = 0,
-        device: str = "cpu",
         move: Move | None = None,
         polish_steps: int = DEFAULT_POLISH_STEPS,
     ) -> None:
-        """Put the model on `device`.
+        """Work where the model is.
 
         Args:
             model: From `load_model`.
             seed: Of Griffin-Lim, where it is used.
-            device: Where to compute.
             move: What is done to the latents of every chunk before they are decoded.
             polish_steps: Griffin-Lim steps from the vocoder's phase.
         """
-        self.device = torch.device(device)
+        self.device = model.device
         self.spectrogram = model.config.spectrogram
-        model.vae.to(self.device)
         self._model = model
-        vocoder = None if model.vocoder is None else model.vocoder.to(self.device)
-        self._synthesizer = Synthesizer(vocoder, polish_steps, seed)
+        self._synthesizer = Synthesizer(model.vocoder, polish_steps, seed)
         self._reach_frames = -(-REACH_SAMPLES // self.spectrogram.hop_samples)
         self._move = move
         on_cpu = self.device.type == "cpu"

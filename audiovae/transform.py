@@ -87,8 +87,8 @@ class _Source:
 class Transformer:
     """Runs units of work through one model. Safe to share between threads."""
 
-    def __init__(self, model: Model, settings: TransformSettings, device: str = "cpu") -> None:
-        """Move the model to `device` and look up the quality.
+    def __init__(self, model: Model, settings: TransformSettings) -> None:
+        """Look up the quality, and refuse what the model cannot do.
 
         Raises:
             ConfigError: If the model has no such quality, or cannot compress.
@@ -108,9 +108,7 @@ class Transformer:
             move.target.require_model(model.id)
         # Where nothing moves, the way of the plain resynthesis is taken, bit for bit.
         moving = None if move is None or move.is_identity else move
-        self._reconstructor = Reconstructor(
-            model, settings.seed, device, moving, settings.polish_steps
-        )
+        self._reconstructor = Reconstructor(model, settings.seed, moving, settings.polish_steps)
         self._spectrogram = model.config.spectrogram
         self._quality_lambda = quality_lambda(model, settings.quality)
         by_size = settings.kbps is not None or settings.max_bytes is not None

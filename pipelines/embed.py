@@ -126,9 +126,8 @@ def query(
             f"expected the model that embedded '{output_dir}', got other weights for "
             f"{collection.checkpoint}; run embed again"
         )
-    place = resolve_device(device)
-    model = load_for_command(collection.checkpoint, place)
-    measured = Measurer(model, build_measurement("embedding", model), place).measure_file(clip)
+    model = load_for_command(collection.checkpoint, resolve_device(device))
+    measured = Measurer(model, build_measurement("embedding", model)).measure_file(clip)
     found, distances = nearest(collection.vectors, measured["embedding"][None], top)
     for place_of, distance in zip(found[0].tolist(), distances[0].tolist(), strict=True):
         name, label = collection.names[place_of], collection.labels[place_of]

@@ -87,7 +87,6 @@ class Blend:
         move = BlendMove(there, course, settings.levels, settings.keep_loudness)
         reconstructor = Reconstructor(
             self._model,
-            device=str(self._model.device),
             move=None if move.is_identity else move,
             polish_steps=settings.polish_steps,
         )
