@@ -14,6 +14,7 @@ from audiovae.audio import (
     AudioWriter,
     Clip,
     ResampledReader,
+    Waveform,
     describe_range,
     resample,
     sample_range,
@@ -26,7 +27,7 @@ from audiovae.rate import choose_log_lambda
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport
 from audiovae.sources import CompressedSound, merged_ranges, plan_spans, probe_source
-from audiovae.stretches import Signal, Stopwatch, Stretch, Waveform, channel_of
+from audiovae.stretches import Signal, Stopwatch, Stretch, channel_of
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.transform import (
     COMPRESS,

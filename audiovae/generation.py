@@ -17,7 +17,7 @@ from torch import Tensor
 
 from audiovae.analysis.metrics import LOUDNESS_BLOCK_SECONDS, integrated_loudness_lufs
 from audiovae.arithmetic import Along, interpolate
-from audiovae.audio import Clip, mixed_to_mono, resample
+from audiovae.audio import Clip, Waveform, mixed_to_mono, resample
 from audiovae.checkpoint import Model
 from audiovae.compressed import quality_lambda
 from audiovae.config import SpectrogramConfig
@@ -28,7 +28,7 @@ from audiovae.models.conditioning.pitch import constant_pitch
 from audiovae.reconstruct import Reconstructor
 from audiovae.sampling import Kept, draw, encode_whole, keep_beginning, keep_levels
 from audiovae.spectrogram import log_mel_spectrogram, mel_filterbank
-from audiovae.stretches import Coding, Stopwatch, Stretch, Waveform
+from audiovae.stretches import Coding, Stopwatch, Stretch
 
 MAX_SECONDS: Final = 600.0
 """The longest sound: it is drawn in one piece."""

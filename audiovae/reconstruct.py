@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiovae.audio import Waveform
 from audiovae.checkpoint import Model
 from audiovae.chunks import (
     BATCH_FRAMES,
@@ -47,7 +48,6 @@ from audiovae.stretches import (
     Coded,
     Coding,
     Stopwatch,
-    Waveform,
     channel_of,
     coded_channels,
     stitch_angles,

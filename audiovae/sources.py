@@ -12,6 +12,7 @@ from audiovae.audio import (
     AudioInfo,
     AudioReader,
     ResampledReader,
+    Waveform,
     is_compressed,
     probe_audio,
 )
@@ -21,7 +22,7 @@ from audiovae.codec import AvaeHeader, AvaeReader, CodedChunk, DamagedChunkError
 from audiovae.config import SpectrogramConfig
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import num_frames
-from audiovae.stretches import SPAN_CHUNKS, Coded, Coding, Signal, Stopwatch, Stretch, Waveform
+from audiovae.stretches import SPAN_CHUNKS, Coded, Coding, Signal, Stopwatch, Stretch
 
 
 def probe_source(path: Path) -> AudioInfo:

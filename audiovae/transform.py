@@ -12,12 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from audiovae.audio import (
-    AudioInfo,
-    AudioWriter,
-    StreamResampler,
-    is_compressed,
-)
+from audiovae.audio import AudioInfo, AudioWriter, StreamResampler, Waveform, is_compressed
 from audiovae.checkpoint import Model
 from audiovae.codec import AvaeReader, DamagedChunkError, require_grid
 from audiovae.compressed import file_header, quality_lambda, write_spans
@@ -27,7 +22,7 @@ from audiovae.rate import LambdaSearch
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport, SpanReport, file_report, span_report
 from audiovae.sources import CompressedSound, info_of, probe_source, read_signal
-from audiovae.stretches import Coded, Coding, Signal, Stopwatch, Waveform, alike_throughout
+from audiovae.stretches import Coded, Coding, Signal, Stopwatch, alike_throughout
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.timbre.moves import TimbreMove
 

@@ -21,7 +21,7 @@ from audiovae.commands import (
     run_command,
 )
 from pipelines.batch_transform import AllowErrors, Device, Executor, Workers
-from pipelines.measured import Workforce, input_root, measure_directory
+from pipelines.measured import Workforce, input_root, measure_directory, require_apart
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 query_app = typer.Typer(
@@ -79,11 +79,7 @@ def embed(
     root = input_root(directory)
     given = Path(os.path.abspath(directory))
     results = Path(os.path.abspath(output_dir or given.parent / (given.name + _OUTPUT_SUFFIX)))
-    if root == results or results in root.parents:
-        raise UsageProblem(
-            f"--output-dir: expected a directory that does not contain the input, got "
-            f"'{results}'; choose another"
-        )
+    require_apart(results, root)
     require_ours(LocalStorage(results), (PAGE_NAME, NPZ_NAME, PARQUET_NAME))
     workforce = Workforce(checkpoint, executor, workers, device)
     status, files = measure_directory(directory, results / _VECTORS, "embedding", workforce)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from audiovae.audio import Clip, probe_audio, read_audio, write_audio
+from audiovae.audio import Clip, Waveform, probe_audio, read_audio, write_audio
 from audiovae.checkpoint import Model
 from audiovae.codec import AvaeReader, AvaeWriter
 from audiovae.config import SpectrogramConfig
@@ -18,15 +18,7 @@ from audiovae.files import process_file, resynthesize
 from audiovae.measuring import Measurer, build_measurement
 from audiovae.reconstruct import Reconstructor
 from audiovae.sources import plan_spans
-from audiovae.stretches import (
-    SPAN_CHUNKS,
-    Coding,
-    Signal,
-    Stopwatch,
-    Stretch,
-    Waveform,
-    channel_of,
-)
+from audiovae.stretches import SPAN_CHUNKS, Coding, Signal, Stopwatch, Stretch, channel_of
 from audiovae.transform import (
     COMPRESS,
     RESYNTHESIZE,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audiovae.audio import Clip, mixed_to_mono, read_audio, resample, write_audio
+from audiovae.audio import Clip, Waveform, mixed_to_mono, read_audio, resample, write_audio
 from audiovae.checkpoint import Model
 from audiovae.chunks import chunk_range
 from audiovae.coherence import Angles, measure_angles
@@ -28,7 +28,7 @@ from audiovae.gains import num_blocks
 from audiovae.morph.settings import MorphSettings, glide_course
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import log_mel_spectrogram
-from audiovae.stretches import Stopwatch, Stretch, Waveform
+from audiovae.stretches import Stopwatch, Stretch
 from audiovae.timbre.moves import BlendMove, Course
 
 MAX_BLEND_SECONDS = 600.0
