@@ -18,6 +18,7 @@ from torch import Tensor
 from audiovae.analysis.metrics import LOUDNESS_BLOCK_SECONDS, integrated_loudness_lufs
 from audiovae.arithmetic import Along, interpolate
 from audiovae.audio import Clip, Waveform, mixed_to_mono, resample
+from audiovae.audio.resample import resampled_length
 from audiovae.checkpoint import Model
 from audiovae.compressed import quality_lambda
 from audiovae.config import SpectrogramConfig
@@ -181,13 +182,8 @@ class Studio:
     def _like(self, clip: Clip, log_mel: Tensor, num_samples: int) -> Clip:
         """Sound of the sample rate of a clip, `num_samples` long."""
         rate = self._config.sample_rate
-        sound = self._sound(
-            log_mel,
-            min(
-                -(-num_samples * rate // clip.sample_rate),
-                log_mel.shape[2] * self._config.hop_samples,
-            ),
-        )
+        length = resampled_length(num_samples, clip.sample_rate, rate)
+        sound = self._sound(log_mel, min(length, log_mel.shape[2] * self._config.hop_samples))
         sound = resample(sound, rate, clip.sample_rate)[:, :num_samples]
         return Clip(_below_clipping(sound), clip.sample_rate, clip.bit_depth)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from audiovae.audio import Clip, Waveform, mixed_to_mono, read_audio, resample, write_audio
+from audiovae.audio.resample import resampled_length
 from audiovae.checkpoint import Model
 from audiovae.chunks import chunk_range
 from audiovae.coherence import Angles, measure_angles
@@ -81,7 +82,7 @@ class Blend:
         config, settings = self._model.config.spectrogram, self._settings
         rate = self._first.sample_rate
         num_samples = max(1, round(seconds * rate))
-        stretch = Stretch.whole(-(-num_samples * config.sample_rate // rate), config)
+        stretch = Stretch.whole(resampled_length(num_samples, rate, config.sample_rate), config)
         frames = stretch.frames(config)
         here, there = (_stretched(log_mel, frames) for log_mel in self._log_mels)
         move = BlendMove(there, course, settings.levels, settings.keep_loudness)
