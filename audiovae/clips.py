@@ -28,9 +28,9 @@ from audiovae.chunks import (
 )
 from audiovae.compressed import quality_lambda
 from audiovae.errors import ShapeError
-from audiovae.latents import Latents, join_latents
+from audiovae.latents import Conditions, Latents, join_latents
 from audiovae.reconstruct import Reconstructor
-from audiovae.rows import Row, chunk_rows, quality_conditions, stack_rows
+from audiovae.rows import Row, chunk_rows, stack_rows
 from audiovae.stretches import (
     Coding,
     Signal,
@@ -118,7 +118,7 @@ def encode_rows(rows: Sequence[Row], model: Model, log_lambda: float | None) -> 
         log_mel, lengths = stack_rows(
             [rows[i].log_mel for i in indices], shape, BATCH_FRAMES, model.device
         )
-        conditions = quality_conditions([log_lambda], len(lengths), model.device)
+        conditions = Conditions.at_lambda(log_lambda, len(lengths), model.device)
         output = model.vae.encode(log_mel, lengths, conditions)
         latents = with_detail(model.vae, log_mel, output)
         latents = replace(latents, model_id=model.id)

@@ -159,9 +159,7 @@ class Studio:
 
     def _conditions(self, rows: int, frames: int) -> Conditions:
         wish, device = self._wish, self._model.device
-        log_lambda = label = pitch = None
-        if self._log_lambda is not None:
-            log_lambda = torch.full((rows,), self._log_lambda, device=device)
+        label = pitch = None
         if wish.label is not None:
             index = label_index(self._model.config.label, wish.label)
             label = torch.full((rows,), index, device=device)
@@ -169,7 +167,8 @@ class Studio:
             padded = frames + -frames % self._model.config.vae.total_stride
             track = constant_pitch(wish.pitch_hz, padded)
             pitch = track.to(device).expand(rows, -1, -1)
-        return Conditions(log_lambda=log_lambda, label=label, pitch=pitch)
+        quality = Conditions.at_lambda(self._log_lambda, rows, device)
+        return replace(quality, label=label, pitch=pitch)
 
     def _any_timbre(self, seed: int) -> Tensor:
         """A timbre code of the standard normal distribution that codes are held to."""

@@ -38,6 +38,13 @@ class Conditions:
     label: Tensor | None = None
     pitch: Tensor | None = None
 
+    @classmethod
+    def at_lambda(cls, log_lambda: float | None, rows: int, device: torch.device) -> Conditions:
+        """A batch of which every item has the same trade-off; None: no quality conditioning."""
+        if log_lambda is None:
+            return cls()
+        return cls(torch.full((rows,), log_lambda, device=device))
+
     def rows(self, indices: Sequence[int]) -> Conditions:
         """Those of some items of the batch."""
         return Conditions(*(None if one is None else one[list(indices)] for one in self.axes()))

@@ -165,7 +165,7 @@ class Reconstructor:
             log_mel, lengths = stack_rows(
                 [log_mels[i] for i in indices], shape, self._batch_frames, self.device
             )
-            conditions = quality_conditions([log_lambda], len(lengths), self.device)
+            conditions = Conditions.at_lambda(log_lambda, len(lengths), self.device)
             of_rows = [angles[i] for i in indices]
             made = encode_chunks(self._model, log_mel, lengths, conditions, len(indices), of_rows)
             sizes |= {i: len(chunk.payload) for i, chunk in zip(indices, made, strict=True)}
