@@ -141,8 +141,7 @@ class Studio:
             conditions = replace(conditions, label=told.label, pitch=told.pitch)
         if self._model.vae.timbre is not None and conditions.timbre is None:
             conditions = replace(conditions, timbre=self._any_timbre(seed))
-        drawn = draw(self._model, frames, conditions, self._wish.temperatures, seed, kept)
-        return drawn.log_mel
+        return draw(self._model, frames, conditions, self._wish.temperatures, seed, kept)
 
     @torch.inference_mode()
     def _decode(self, latents: Latents) -> Tensor:

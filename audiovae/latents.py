@@ -118,12 +118,6 @@ class Latents:
         """`[batch, channel]`, the code of each chunk's timbre; None for a model without one."""
         return self.conditions.timbre
 
-    def level(self, index: int) -> tuple[Tensor, ...]:
-        """The groups of one level (0 is the coarsest)."""
-        return tuple(
-            group for group, level in zip(self.groups, self.levels, strict=True) if level == index
-        )
-
     def rows(self, indices: Sequence[int], padded_frames: int) -> Latents:
         """Those of some chunks, cut or zero-padded to a length of `padded_frames`."""
         chosen = list(indices)
