@@ -28,7 +28,7 @@ from audiovae.replacing import replacing
 
 if TYPE_CHECKING:
     from audiovae.audio import Clip
-    from audiovae.generation import Studio
+    from audiovae.generation import Sampler
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 _FACTS_NAME: Final = "generate.json"
@@ -130,7 +130,7 @@ def generate(
     ] = False,
 ) -> None:
     """Draw sounds from the model's prior, alone or with a part of a given clip kept."""
-    from audiovae.generation import Studio, Wish
+    from audiovae.generation import Sampler, SamplingSettings
     from audiovae.sampling import level_temperatures
     from audiovae.sources import probe_source
     from pipelines.runner.local import resolve_device
@@ -147,16 +147,21 @@ def generate(
     for source in request.sources:
         probe_source(source)
     model = load_for_command(checkpoint, resolve_device(device))
-    wish = Wish(level_temperatures(model, temperatures), quality, label, pitch)
+    settings = SamplingSettings(level_temperatures(model, temperatures), quality, label, pitch)
     num_levels = len(model.vae.config.level_names)
     kept = _levels(keep, num_levels) if like is not None else ()
-    facts = {"model": model.id, "temperatures": wish.temperatures, "quality": quality}
+    facts = {"model": model.id, "temperatures": settings.temperatures, "quality": quality}
     facts |= {"label": label, "pitch_hz": pitch, "seed": seed}
     told = f"quality {quality}"
     if request.start is None:  # on the way between two clips nothing is drawn
         told = f"temperature {temperature} · {told}"
     _write(
-        _sounds(request, Studio(model, wish), kept), output_dir, request, facts, checkpoint, told
+        _sounds(request, Sampler(model, settings), kept),
+        output_dir,
+        request,
+        facts,
+        checkpoint,
+        told,
     )
 
 
@@ -166,14 +171,16 @@ def sound_seed(seed: int, index: int) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
-def _sounds(request: Request, studio: Studio, kept: tuple[int, ...]) -> Iterator[tuple[str, Clip]]:
+def _sounds(
+    request: Request, sampler: Sampler, kept: tuple[int, ...]
+) -> Iterator[tuple[str, Clip]]:
     """Each sound with its label, one at a time."""
     from audiovae.audio import read_audio
 
     if request.start is not None and request.end is not None:
         ends = [read_audio(path) for path in (request.start, request.end)]
         amounts = [step / (request.steps - 1) for step in range(request.steps)]
-        clips = studio.between(ends[0], ends[1], amounts, request.along)
+        clips = sampler.between(ends[0], ends[1], amounts, request.along)
         yield from zip((f"{100 * amount:.1f} %" for amount in amounts), clips, strict=True)
         return
     source = request.like or request.go_on
@@ -182,11 +189,11 @@ def _sounds(request: Request, studio: Studio, kept: tuple[int, ...]) -> Iterator
     for index in range(request.num):
         seed = sound_seed(request.seed, index)
         if clip is None:
-            yield f"sample {index}", studio.fresh(seconds, seed)
+            yield f"sample {index}", sampler.fresh(seconds, seed)
         elif request.like is not None:
-            yield f"variation {index}", studio.varied(clip, kept, seed)
+            yield f"variation {index}", sampler.varied(clip, kept, seed)
         else:
-            yield f"continuation {index}", studio.continued(clip, seconds, seed)
+            yield f"continuation {index}", sampler.continued(clip, seconds, seed)
 
 
 def _write(
