@@ -152,17 +152,11 @@ def generate(
     kept = _levels(keep, num_levels) if like is not None else ()
     facts = {"model": model.id, "temperatures": settings.temperatures, "quality": quality}
     facts |= {"label": label, "pitch_hz": pitch, "seed": seed}
-    told = f"quality {quality}"
+    notes: tuple[str, ...] = (f"quality {quality}", f"seed {seed}")
     if request.start is None:  # on the way between two clips nothing is drawn
-        told = f"temperature {temperature} · {told}"
-    _write(
-        _sounds(request, Sampler(model, settings), kept),
-        output_dir,
-        request,
-        facts,
-        checkpoint,
-        told,
-    )
+        notes = (f"temperature {temperature}", *notes)
+    sounds = _sounds(request, Sampler(model, settings), kept)
+    _write(sounds, output_dir, request, facts, checkpoint, notes)
 
 
 def sound_seed(seed: int, index: int) -> int:
@@ -202,13 +196,13 @@ def _write(
     request: Request,
     facts: dict[str, object],
     checkpoint: str,
-    told: str,
+    notes: tuple[str, ...],
 ) -> None:
     """Write the sounds, and the page that shows them."""
     from audiovae.audio import write_audio
-    from pipelines.morph_page import MorphFacts, write_morph_page
     from pipelines.runner.lock import OutputLock
     from pipelines.runner.stopping import StopRequest
+    from pipelines.sounds_page import SoundsFacts, write_sounds_page
     from pipelines.training_display import CountingDisplay
 
     root = request.sources[0].resolve().parent if request.sources else output_dir
@@ -226,8 +220,8 @@ def _write(
                 raise Interrupted("stopped; what is written is whole, run again with --overwrite")
         _write_facts(output_dir / _FACTS_NAME, request, facts)
         shown |= {one_line(path.name): path for path in request.sources[1:]}
-        page_facts = MorphFacts(_title(request), checkpoint, told, f"seed {request.seed}", _PAGE)
-        page = write_morph_page(output_dir, shown, page_facts)
+        page_facts = SoundsFacts(_title(request), checkpoint, notes, _PAGE)
+        page = write_sounds_page(output_dir, shown, page_facts)
     sys.stdout.write(f"sounds: {request.total} in {one_line(output_dir)}\npage: {one_line(page)}\n")
 
 
@@ -273,8 +267,8 @@ def _check(request: Request, output_dir: Path, overwrite: bool) -> None:
             "--seconds: expected none with --like and --from, whose sounds are as long as the "
             "clips; leave it out"
         )
-    from pipelines.morph_page import page_names
     from pipelines.results import require_new
+    from pipelines.sounds_page import page_names
 
     sounds = (_sound_name(index) for index in range(request.total))
     names = (*sounds, *page_names(_PAGE), _FACTS_NAME)
