@@ -28,9 +28,9 @@ from audiovae.chunks import (
 )
 from audiovae.compressed import quality_lambda
 from audiovae.errors import ShapeError
-from audiovae.latents import Latents, join_latents
+from audiovae.latents import Conditions, Latents, join_latents
 from audiovae.reconstruct import Reconstructor
-from audiovae.rows import Row, chunk_rows, quality_conditions, stack_rows
+from audiovae.rows import Row, chunk_rows, stack_rows
 from audiovae.stretches import (
     Coding,
     Signal,
@@ -103,7 +103,7 @@ def decode(
         for channel in coded_channels(signal)
     )
     coding = Coding(signal.stretch, channel_of(signal), stitched, angles)
-    reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
+    reconstructor = Reconstructor(model, polish_steps=polish_steps)
     sound = reconstructor.sound([coding], Stopwatch())[0]
     sound = resample(sound, config.sample_rate, like.sample_rate)
     return Clip(sound[:, : like.num_samples], like.sample_rate, like.bit_depth)
@@ -118,7 +118,7 @@ def encode_rows(rows: Sequence[Row], model: Model, log_lambda: float | None) -> 
         log_mel, lengths = stack_rows(
             [rows[i].log_mel for i in indices], shape, BATCH_FRAMES, model.device
         )
-        conditions = quality_conditions([log_lambda], len(lengths), model.device)
+        conditions = Conditions.at_lambda(log_lambda, len(lengths), model.device)
         output = model.vae.encode(log_mel, lengths, conditions)
         latents = with_detail(model.vae, log_mel, output)
         latents = replace(latents, model_id=model.id)

@@ -50,13 +50,15 @@ __all__ = [
 class SpectrogramConfig(Config):
     """The log-mel definition: that of the public BigVGAN-v2 44 kHz vocoders."""
 
-    sample_rate: int = Field(default=44_100, ge=1)
-    window_samples: int = Field(default=2048, ge=2, multiple_of=2)
-    hop_samples: int = Field(default=512, ge=1)
-    num_mels: int = Field(default=128, ge=1)
-    min_hz: float = Field(default=0.0, ge=0)
-    max_hz: float = 22_050.0
-    floor: float = Field(default=1e-5, gt=0)
+    sample_rate: int = Field(default=44_100, ge=1, description="Hz")
+    window_samples: int = Field(default=2048, ge=2, multiple_of=2, description="length of a frame")
+    hop_samples: int = Field(default=512, ge=1, description="from one frame to the next")
+    num_mels: int = Field(default=128, ge=1, description="bands")
+    min_hz: float = Field(default=0.0, ge=0, description="where the lowest band begins")
+    max_hz: float = Field(default=22_050.0, description="where the highest band ends")
+    floor: float = Field(
+        default=1e-5, gt=0, description="the least magnitude that is told from silence"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> SpectrogramConfig:
@@ -85,20 +87,22 @@ class SpectrogramConfig(Config):
 class PairsConfig(Config):
     """What is played to learn timbre from, and how much of it."""
 
-    phrases: int = Field(default=240, ge=2)
+    phrases: int = Field(default=240, ge=2, description="to learn from")
     players: int = Field(default=32, ge=2, description="instruments that play each phrase")
     made_up_instruments: int = Field(default=200, ge=1, description="of the programs, beside them")
     electronic_instruments: int = Field(default=100, ge=0, description="of the synthesizer")
     frames: int = Field(default=512, ge=64, description="length of a phrase")
-    validation_phrases: int = Field(default=6, ge=2)
-    validation_players: int = Field(default=6, ge=2)
+    validation_phrases: int = Field(default=6, ge=2, description="held back")
+    validation_players: int = Field(
+        default=6, ge=2, description="of those: programs, and as many instruments never heard"
+    )
 
 
 class ObjectiveConfig(Config):
     """The ELBO: distortion weights, and beta for the classical bottlenecks."""
 
-    l1_weight: float = Field(default=1.0, ge=0)
-    l2_weight: float = Field(default=0.25, ge=0)
+    l1_weight: float = Field(default=1.0, ge=0, description="of the log-mel's absolute error")
+    l2_weight: float = Field(default=0.25, ge=0, description="of its squared error")
     energy_weight: float = Field(default=0.5, ge=0, description="of patches: keeps the loudness")
     statistics_weight: float = Field(
         default=0.0, ge=0, description="of each band's mean and spread over time: keeps the timbre"
@@ -118,21 +122,25 @@ class ObjectiveConfig(Config):
 class VocoderConfig(Config):
     """Size of the vocoder and of the STFT it writes."""
 
-    width: int = Field(default=512, ge=8)
-    num_blocks: int = Field(default=8, ge=1)
-    expansion: int = Field(default=3, ge=1)
-    kernel_size: KernelSize = 7
+    width: int = Field(default=512, ge=8, description="channels of a block")
+    num_blocks: int = Field(default=8, ge=1, description="one after the other")
+    expansion: int = Field(default=3, ge=1, description="inner channels of a block, in widths")
+    kernel_size: KernelSize = Field(default=7, description="frames that a block sees")
 
 
 class DiscriminatorsConfig(Config):
     """Sizes of the discriminators, which dominate the time of an adversarial step."""
 
-    periods: tuple[Annotated[int, Field(ge=1)], ...] = (2, 3, 5, 7, 11)
-    period_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
-        default=(32, 64, 128, 256, 256), min_length=1
+    periods: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(2, 3, 5, 7, 11), description="samples; one discriminator each, as of the windows"
     )
-    stft_windows: tuple[Annotated[int, Field(ge=16, multiple_of=4)], ...] = (2048, 1024, 512)
-    stft_channels: int = Field(default=32, ge=1)
+    period_channels: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=(32, 64, 128, 256, 256), min_length=1, description="layer by layer"
+    )
+    stft_windows: tuple[Annotated[int, Field(ge=16, multiple_of=4)], ...] = Field(
+        default=(2048, 1024, 512), description="samples"
+    )
+    stft_channels: int = Field(default=32, ge=1, description="of every layer")
     band_edges: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(
         default=(0.1, 0.25, 0.5, 0.75), description="as shares of half the sample rate"
     )
@@ -150,8 +158,8 @@ class AdversarialConfig(Config):
     start_fraction: float = Field(
         default=0.12, ge=0, le=1, description="of the run; 1: no discriminators at all"
     )
-    hinge_weight: float = Field(default=0.5, ge=0)
-    feature_weight: float = Field(default=1.0, ge=0)
+    hinge_weight: float = Field(default=0.5, ge=0, description="of the discriminators' scores")
+    feature_weight: float = Field(default=1.0, ge=0, description="of what their layers hear")
     copy_share: float = Field(
         default=0.25, ge=0, le=1, description="items sounded from their true log-mel"
     )
@@ -163,32 +171,40 @@ class AdversarialConfig(Config):
 class TrainingConfig(Config):
     """What the loop needs to know besides the model and the objective."""
 
-    steps: int = Field(default=60_000, ge=1)
+    steps: int = Field(default=60_000, ge=1, description="length of the run, unless minutes end it")
     minutes: float | None = Field(default=None, gt=0, description="time box; the schedule fits it")
-    batch_size: int = Field(default=64, ge=1)
-    crop_frames: int = Field(default=256, ge=8)
-    learning_rate: float = Field(default=4e-4, gt=0)
-    weight_decay: float = Field(default=0.01, ge=0)
-    warmup_steps: int = Field(default=500, ge=0)
-    final_learning_rate_ratio: float = Field(default=0.02, ge=0, le=1)
-    gradient_clip: float = Field(default=2.0, gt=0)
-    skip_gradient_above: float = Field(default=100.0, gt=0)
-    ema_decay: float = Field(default=0.999, ge=0, lt=1)
+    batch_size: int = Field(default=64, ge=1, description="crops in a step")
+    crop_frames: int = Field(default=256, ge=8, description="mel frames of a crop")
+    learning_rate: float = Field(default=4e-4, gt=0, description="its peak, after the warm-up")
+    weight_decay: float = Field(default=0.01, ge=0, description="of matrices, not of vectors")
+    warmup_steps: int = Field(default=500, ge=0, description="in which it rises")
+    final_learning_rate_ratio: float = Field(
+        default=0.02, ge=0, le=1, description="of the peak, where the run ends"
+    )
+    gradient_clip: float = Field(default=2.0, gt=0, description="largest norm of a step's gradient")
+    skip_gradient_above: float = Field(
+        default=100.0, gt=0, description="norm of which a step is left out"
+    )
+    ema_decay: float = Field(
+        default=0.999, ge=0, lt=1, description="of the averaged weights, which are the ones kept"
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 on a GPU, float32 on a CPU"
     )
     compile: bool = Field(default=True, description="compile the network on a GPU")
-    seed: int = 0
-    log_every_steps: int = Field(default=50, ge=1)
-    validate_every_steps: int = Field(default=1000, ge=1)
-    checkpoint_every_seconds: float = Field(default=120.0, gt=0)
+    seed: int = Field(default=0, description="of weights, crops and noise")
+    log_every_steps: int = Field(default=50, ge=1, description="rows of metrics.csv")
+    validate_every_steps: int = Field(default=1000, ge=1, description="writes the model file too")
+    checkpoint_every_seconds: float = Field(default=120.0, gt=0, description="for --resume")
 
 
 class ModelConfig(Config):
     """Everything a training run or a checkpoint needs to rebuild its model."""
 
-    kind: Literal["vae", "vocoder", "adversarial", "timbre"] = "vae"
-    name: str = "base"
+    kind: Literal["vae", "vocoder", "adversarial", "timbre"] = Field(
+        default="vae", description="what is trained"
+    )
+    name: str = Field(default="base", description="what `audiovae info` calls it")
     spectrogram: SpectrogramConfig = SpectrogramConfig()
     vae: VAEConfig = VAEConfig()
     bottleneck: BottleneckConfig = BottleneckConfig()

@@ -16,16 +16,16 @@ class LevelConfig(Config):
     stride: int = Field(ge=1, description="downsampling from the level below")
     groups: int = Field(ge=1, description="latent groups, decoded one after the other")
     channels: int = Field(ge=1, description="latent channels of a group")
-    encoder_blocks: int = Field(default=2, ge=0)
+    encoder_blocks: int = Field(default=2, ge=0, description="blocks after the downsampling")
     decoder_blocks: int = Field(default=2, ge=0, description="blocks before each latent group")
 
 
 class VAEConfig(Config):
     """Size and shape of the hierarchical VAE."""
 
-    width: int = Field(default=320, ge=8, multiple_of=4)
-    expansion: int = Field(default=3, ge=1)
-    kernel_size: KernelSize = 7
+    width: int = Field(default=320, ge=8, multiple_of=4, description="channels of a block")
+    expansion: int = Field(default=3, ge=1, description="inner channels of a block, in widths")
+    kernel_size: KernelSize = Field(default=7, description="steps that a block sees")
     dilations: tuple[Annotated[int, Field(ge=1)], ...] = Field(
         default=(1,),
         min_length=1,
@@ -46,6 +46,7 @@ class VAEConfig(Config):
             LevelConfig(stride=4, groups=1, channels=32, encoder_blocks=2, decoder_blocks=2),
         ),
         min_length=1,
+        description="from fine to coarse",
     )
 
     @property
@@ -78,16 +79,22 @@ class VAEConfig(Config):
 class BottleneckConfig(Config):
     """How features become latents: `kind` names a module of `models/bottlenecks`."""
 
-    kind: str = "quantized"
-    min_scale: float = Field(default=0.08, gt=0)
-    max_scale: float = Field(default=64.0, gt=0)
-    scale_table_size: int = Field(default=64, ge=2, le=256)
+    kind: str = Field(default="quantized", description="quantized, gaussian, deterministic or vq")
+    min_scale: float = Field(
+        default=0.08, gt=0, description="least deviation of the prior, in roundings"
+    )
+    max_scale: float = Field(default=64.0, gt=0, description="its largest")
+    scale_table_size: int = Field(
+        default=64, ge=2, le=256, description="deviations that the coder knows"
+    )
     codebooks: int = Field(default=8, ge=1, description="of vq: residual stages of a group")
     codes: int = Field(default=256, ge=2, le=1 << 16, description="of vq: entries of a codebook")
     prior_rows: int = Field(
         default=32, ge=1, le=256, description="of vq: distributions that the prior chooses from"
     )
-    commitment_weight: float = Field(default=0.25, ge=0, description="of vq")
+    commitment_weight: float = Field(
+        default=0.25, ge=0, description="of vq: of the distance to the code"
+    )
     codebook_decay: float = Field(default=0.99, gt=0, lt=1, description="of vq: of the averages")
 
     @model_validator(mode="after")
@@ -100,9 +107,9 @@ class BottleneckConfig(Config):
 class QualityConfig(Config):
     """Rate-distortion conditioning (QARV): the range of the trade-off lambda."""
 
-    min_lambda: float = Field(default=48.0, gt=0)
-    max_lambda: float = Field(default=16_384.0, gt=0)
-    embedding_channels: int = Field(default=128, ge=8)
+    min_lambda: float = Field(default=48.0, gt=0, description="of the smallest files")
+    max_lambda: float = Field(default=16_384.0, gt=0, description="of the best sound")
+    embedding_channels: int = Field(default=128, ge=8, description="what blocks are told of it")
 
     @model_validator(mode="after")
     def _ordered(self) -> QualityConfig:
@@ -124,7 +131,7 @@ class LabelConfig(Config):
     """Conditioning on a class: folder names, or what a CSV file says."""
 
     classes: tuple[str, ...] = Field(default=(), description="filled in from the training data")
-    embedding_channels: int = Field(default=64, ge=1)
+    embedding_channels: int = Field(default=64, ge=1, description="what blocks are told of it")
     dropout: float = Field(default=0.15, ge=0, le=1, description="share of clips told no class")
 
 

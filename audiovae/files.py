@@ -14,6 +14,7 @@ from audiovae.audio import (
     AudioWriter,
     Clip,
     ResampledReader,
+    Waveform,
     resample,
     sample_range,
 )
@@ -25,7 +26,7 @@ from audiovae.rate import choose_log_lambda
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport
 from audiovae.sources import CompressedSound, merged_ranges, plan_spans, probe_source
-from audiovae.stretches import Signal, Stopwatch, Stretch, Waveform, channel_of
+from audiovae.stretches import Signal, Stopwatch, Stretch, channel_of
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.transform import (
     COMPRESS,
@@ -75,9 +76,9 @@ def compress(
         ConfigError: If the model cannot do what is asked.
     """
     settings = TransformSettings((COMPRESS,), quality, kbps, max_bytes)
-    Transformer(model, settings, str(model.device))  # refuses what the model cannot do
+    Transformer(model, settings)  # refuses what the model cannot do
     config = model.config.spectrogram
-    reconstructor = Reconstructor(model, device=str(model.device))
+    reconstructor = Reconstructor(model)
     source = ResampledReader(_ClipReader(clip), config.sample_rate)
     stretch = Stretch.whole(source.num_samples, config)
     signal = Signal(stretch, source.read(0, source.num_samples), config)
@@ -120,7 +121,7 @@ def decompress(
         ModelMismatchError: If another model wrote it.
         ConfigError: If the range lies outside the file.
     """
-    reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
+    reconstructor = Reconstructor(model, polish_steps=polish_steps)
     with AvaeReader(data) as reader:
         header = reader.header
         sound = CompressedSound(reader, model, reconstructor)
@@ -153,7 +154,7 @@ def resynthesize(
         ConfigError: If the model has no such quality.
     """
     config = model.config.spectrogram
-    reconstructor = Reconstructor(model, device=str(model.device), polish_steps=polish_steps)
+    reconstructor = Reconstructor(model, polish_steps=polish_steps)
     waveform = resample(clip.waveform, clip.sample_rate, config.sample_rate)
     stretch = Stretch.whole(waveform.shape[1], config)
     signal = Signal(stretch, waveform, config, 0, quality_lambda(model, quality))
@@ -168,7 +169,6 @@ def process_file(
     outputs: Outputs,
     model: Model,
     settings: TransformSettings,
-    device: str = "cpu",
 ) -> FileReport:
     """Make products of one file of any length, in bounded memory.
 
@@ -177,12 +177,11 @@ def process_file(
         outputs: Destination of each of `settings.products`.
         model: From `load_model`.
         settings: What is done.
-        device: Where to compute.
 
     Raises:
         AudioVAEError: If the source cannot be read or a destination not written.
     """
-    transformer = Transformer(model, settings, device)
+    transformer = Transformer(model, settings)
     spans = plan_spans(probe_source(source))
     if len(spans) == 1:
         report = transformer.process_files([(source, outputs)])[0]
@@ -207,7 +206,6 @@ def decode_file(
     start_seconds: float = 0.0,
     duration_seconds: float | None = None,
     salvage: bool = False,
-    device: str = "cpu",
     polish_steps: int = DEFAULT_POLISH_STEPS,
 ) -> DecodeReport:
     """Decode a compressed file, or a time range of it, in the memory of one span.
@@ -219,7 +217,6 @@ def decode_file(
         start_seconds: Where to begin.
         duration_seconds: How much; None decodes to the end.
         salvage: Replace damaged chunks by silence instead of giving up.
-        device: Where to compute.
         polish_steps: Griffin-Lim steps from the vocoder's phase: quality for time.
 
     Raises:
@@ -229,7 +226,7 @@ def decode_file(
     """
     with AvaeReader(source, salvage=salvage) as reader:
         header = reader.header
-        reconstructor = Reconstructor(model, device=device, polish_steps=polish_steps)
+        reconstructor = Reconstructor(model, polish_steps=polish_steps)
         sound = CompressedSound(reader, model, reconstructor, salvage)
         chosen = sample_range(
             header.num_samples, header.sample_rate, start_seconds, duration_seconds

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from audiovae.analysis.metrics import LOUDNESS_BLOCK_SECONDS, integrated_loudness_lufs
 from audiovae.arithmetic import Along, interpolate
-from audiovae.audio import Clip, mixed_to_mono, resample
+from audiovae.audio import Clip, Waveform, mixed_to_mono, resample
+from audiovae.audio.resample import resampled_length
 from audiovae.checkpoint import Model
 from audiovae.compressed import quality_lambda
 from audiovae.config import SpectrogramConfig
@@ -28,7 +29,7 @@ from audiovae.models.conditioning.pitch import constant_pitch
 from audiovae.reconstruct import Reconstructor
 from audiovae.sampling import Kept, draw, encode_whole, keep_beginning, keep_levels
 from audiovae.spectrogram import log_mel_spectrogram, mel_filterbank
-from audiovae.stretches import Coding, Stopwatch, Stretch, Waveform
+from audiovae.stretches import Coding, Stopwatch, Stretch
 
 MAX_SECONDS: Final = 600.0
 """The longest sound: it is drawn in one piece."""
@@ -37,7 +38,7 @@ _PEAK = 0.95
 
 
 @dataclass(frozen=True)
-class Wish:
+class SamplingSettings:
     """What sounds are drawn under.
 
     Attributes:
@@ -53,26 +54,26 @@ class Wish:
     pitch_hz: float | None = None
 
 
-class Studio:
+class Sampler:
     """Draws sounds with one model."""
 
-    def __init__(self, model: Model, wish: Wish) -> None:
+    def __init__(self, model: Model, settings: SamplingSettings) -> None:
         """Refuse what the model cannot be told.
 
         Raises:
             ConfigError: If it knows no such label, or is told no pitch.
         """
-        if wish.pitch_hz is not None and model.config.pitch is None:
+        if settings.pitch_hz is not None and model.config.pitch is None:
             raise ConfigError(
                 f"expected a model that is told a pitch, got {model.name}, which is not; "
                 "train one with configs/family/conditional_vae.toml"
             )
-        if wish.label is not None:
-            label_index(model.config.label, wish.label)
-        self._model, self._wish = model, wish
+        if settings.label is not None:
+            label_index(model.config.label, settings.label)
+        self._model, self._settings = model, settings
         self._config = model.config.spectrogram
-        self._log_lambda = quality_lambda(model, wish.quality)
-        self._reconstructor = Reconstructor(model, device=str(model.device))
+        self._log_lambda = quality_lambda(model, settings.quality)
+        self._reconstructor = Reconstructor(model)
         self._ceiling = _full_scale_log_mel(self._config).to(model.device)
 
     def fresh(self, seconds: float, seed: int) -> Clip:
@@ -140,8 +141,7 @@ class Studio:
             conditions = replace(conditions, label=told.label, pitch=told.pitch)
         if self._model.vae.timbre is not None and conditions.timbre is None:
             conditions = replace(conditions, timbre=self._any_timbre(seed))
-        drawn = draw(self._model, frames, conditions, self._wish.temperatures, seed, kept)
-        return drawn.log_mel
+        return draw(self._model, frames, conditions, self._settings.temperatures, seed, kept)
 
     @torch.inference_mode()
     def _decode(self, latents: Latents) -> Tensor:
@@ -157,18 +157,17 @@ class Studio:
         return encode_whole(self._model, log_mel, conditions)
 
     def _conditions(self, rows: int, frames: int) -> Conditions:
-        wish, device = self._wish, self._model.device
-        log_lambda = label = pitch = None
-        if self._log_lambda is not None:
-            log_lambda = torch.full((rows,), self._log_lambda, device=device)
-        if wish.label is not None:
-            index = label_index(self._model.config.label, wish.label)
+        settings, device = self._settings, self._model.device
+        label = pitch = None
+        if settings.label is not None:
+            index = label_index(self._model.config.label, settings.label)
             label = torch.full((rows,), index, device=device)
-        if wish.pitch_hz is not None:
+        if settings.pitch_hz is not None:
             padded = frames + -frames % self._model.config.vae.total_stride
-            track = constant_pitch(wish.pitch_hz, padded)
+            track = constant_pitch(settings.pitch_hz, padded)
             pitch = track.to(device).expand(rows, -1, -1)
-        return Conditions(log_lambda=log_lambda, label=label, pitch=pitch)
+        quality = Conditions.at_lambda(self._log_lambda, rows, device)
+        return replace(quality, label=label, pitch=pitch)
 
     def _any_timbre(self, seed: int) -> Tensor:
         """A timbre code of the standard normal distribution that codes are held to."""
@@ -176,18 +175,13 @@ class Studio:
         assert timbre is not None
         generator = torch.Generator().manual_seed(seed)
         code = torch.randn(1, timbre.channels, generator=generator)
-        return self._wish.temperatures[0] * code.to(self._model.device)
+        return self._settings.temperatures[0] * code.to(self._model.device)
 
     def _like(self, clip: Clip, log_mel: Tensor, num_samples: int) -> Clip:
         """Sound of the sample rate of a clip, `num_samples` long."""
         rate = self._config.sample_rate
-        sound = self._sound(
-            log_mel,
-            min(
-                -(-num_samples * rate // clip.sample_rate),
-                log_mel.shape[2] * self._config.hop_samples,
-            ),
-        )
+        length = resampled_length(num_samples, clip.sample_rate, rate)
+        sound = self._sound(log_mel, min(length, log_mel.shape[2] * self._config.hop_samples))
         sound = resample(sound, rate, clip.sample_rate)[:, :num_samples]
         return Clip(_below_clipping(sound), clip.sample_rate, clip.bit_depth)
 

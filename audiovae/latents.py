@@ -38,6 +38,13 @@ class Conditions:
     label: Tensor | None = None
     pitch: Tensor | None = None
 
+    @classmethod
+    def at_lambda(cls, log_lambda: float | None, rows: int, device: torch.device) -> Conditions:
+        """A batch of which every item has the same trade-off; None: no quality conditioning."""
+        if log_lambda is None:
+            return cls()
+        return cls(torch.full((rows,), log_lambda, device=device))
+
     def rows(self, indices: Sequence[int]) -> Conditions:
         """Those of some items of the batch."""
         return Conditions(*(None if one is None else one[list(indices)] for one in self.axes()))
@@ -110,12 +117,6 @@ class Latents:
     def timbre(self) -> Tensor | None:
         """`[batch, channel]`, the code of each chunk's timbre; None for a model without one."""
         return self.conditions.timbre
-
-    def level(self, index: int) -> tuple[Tensor, ...]:
-        """The groups of one level (0 is the coarsest)."""
-        return tuple(
-            group for group, level in zip(self.groups, self.levels, strict=True) if level == index
-        )
 
     def rows(self, indices: Sequence[int], padded_frames: int) -> Latents:
         """Those of some chunks, cut or zero-padded to a length of `padded_frames`."""

@@ -89,17 +89,14 @@ class _Chunk:
 class Measurer:
     """Measures files. Safe to share between threads."""
 
-    def __init__(self, model: Model, measurement: Measurement, device: str = "cpu") -> None:
-        """Move the model to `device`.
+    def __init__(self, model: Model, measurement: Measurement) -> None:
+        """Work where the model is.
 
         Raises:
             ModelMismatchError: If its spectrogram has another grid than files have.
         """
         require_grid(model)
-        self._device = torch.device(device)
-        model.vae.to(self._device)
-        if model.normality is not None:
-            model.normality.to(self._device)
+        self._device = model.device
         self._spectrogram = model.config.spectrogram
         self._measurement = measurement
         on_cpu = self._device.type == "cpu"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from audiovae.audio import Waveform
 from audiovae.codec import CodedChunk
 from audiovae.replacing import replacing
-from audiovae.stretches import Waveform
 
 _FIELDS = ("symbols_crc", "num_frames", "corrections_bytes", "channel", "index")
 

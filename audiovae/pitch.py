@@ -39,7 +39,7 @@ def pitch_track(samples: NDArray[np.float32], num_frames: int, config: Spectrogr
     track = torch.zeros(PITCH_CHANNELS, num_frames)
     if not len(samples):
         return track
-    found = _detector().detect(samples, config.sample_rate)
+    found = pitch_detector().detect(samples, config.sample_rate)
     # A frame's window lies around the middle of its hop.
     seconds = (np.arange(num_frames) + 0.5) * config.hop_samples / config.sample_rate
     nearest = np.searchsorted(_middles(found.timestamps), seconds)
@@ -55,7 +55,12 @@ def _middles(seconds: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=1)
-def _detector() -> Any:
+def pitch_detector() -> Any:
+    """SwiftF0, made once: `detect(samples, sample_rate)` gives hertz and confidence by frame.
+
+    Raises:
+        ConfigError: If the package is not installed.
+    """
     try:
         from swift_f0 import SwiftF0
     except ImportError:

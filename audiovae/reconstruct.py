@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from audiovae.audio import Waveform
 from audiovae.checkpoint import Model
 from audiovae.chunks import (
     BATCH_FRAMES,
@@ -47,7 +48,6 @@ from audiovae.stretches import (
     Coded,
     Coding,
     Stopwatch,
-    Waveform,
     channel_of,
     coded_channels,
     stitch_angles,
@@ -65,24 +65,20 @@ class Reconstructor:
     def __init__(
         self,
         model: Model,
-        device: str = "cpu",
         move: Move | None = None,
         polish_steps: int = DEFAULT_POLISH_STEPS,
     ) -> None:
-        """Put the model on `device`.
+        """Work where the model is.
 
         Args:
             model: From `load_model`.
-            device: Where to compute.
             move: What is done to the latents of every chunk before they are decoded.
             polish_steps: Griffin-Lim steps from the vocoder's phase.
         """
-        self.device = torch.device(device)
+        self.device = model.device
         self.spectrogram = model.config.spectrogram
-        model.vae.to(self.device)
         self._model = model
-        vocoder = None if model.vocoder is None else model.vocoder.to(self.device)
-        self._synthesizer = Synthesizer(vocoder, polish_steps)
+        self._synthesizer = Synthesizer(model.vocoder, polish_steps)
         self._reach_frames = -(-REACH_SAMPLES // self.spectrogram.hop_samples)
         self._move = move
         on_cpu = self.device.type == "cpu"
@@ -167,7 +163,7 @@ class Reconstructor:
             log_mel, lengths = stack_rows(
                 [log_mels[i] for i in indices], shape, self._batch_frames, self.device
             )
-            conditions = quality_conditions([log_lambda], len(lengths), self.device)
+            conditions = Conditions.at_lambda(log_lambda, len(lengths), self.device)
             of_rows = [angles[i] for i in indices]
             made = encode_chunks(self._model, log_mel, lengths, conditions, len(indices), of_rows)
             sizes |= {i: len(chunk.payload) for i, chunk in zip(indices, made, strict=True)}

@@ -33,19 +33,6 @@ class Kept:
     masks: tuple[Tensor, ...]
 
 
-@dataclass(frozen=True)
-class Draw:
-    """A drawn sound.
-
-    Attributes:
-        log_mel: `[row, mel, frame]`, natural log of magnitude.
-        latents: What it was decoded from.
-    """
-
-    log_mel: Tensor
-    latents: Latents
-
-
 def keep_levels(latents: Latents, levels: Collection[int]) -> Kept:
     """Keep some levels (0 is the coarsest) of a sound, all along it."""
     masks = tuple(
@@ -87,7 +74,7 @@ def draw(
     temperatures: Sequence[float],
     seed: int,
     kept: Kept | None = None,
-) -> Draw:
+) -> Tensor:
     """Draw a sound from the prior.
 
     Args:
@@ -97,6 +84,9 @@ def draw(
         temperatures: One a level, coarse to fine: 1 is the prior, 0 its most likely sound.
         seed: Same seed, same sound. All rows (channels of one sound) are drawn alike.
         kept: What stays of a given sound, one row a channel; None for nothing.
+
+    Returns:
+        `[row, mel, frame]`, natural log of magnitude.
 
     Raises:
         ShapeError: If no frame is asked for.
@@ -111,7 +101,6 @@ def draw(
     lengths = torch.full((rows,), num_frames, device=device)
     generators = [torch.Generator(device).manual_seed(seed) for _ in range(rows)]
     kinds = vae.bottlenecks()
-    drawn: list[Tensor] = []
 
     def choose(index: int, _features: Tensor, prior: Tensor) -> Tensor:
         temperature = temperatures[levels[index]]
@@ -122,12 +111,10 @@ def draw(
         latent = torch.cat(made)
         if kept is not None:
             latent = _with_kept(latent, kept.latents.groups[index], kept.masks[index])
-        drawn.append(latent * step_mask(lengths, latent.shape[2], strides[index]))
-        return drawn[-1]
+        return latent * step_mask(lengths, latent.shape[2], strides[index])
 
     log_mel = vae.top_down(lengths, padded, conditions, choose)
-    latents = Latents(tuple(drawn), levels, strides, lengths, conditions, model.id)
-    return Draw(log_mel[:, :, :num_frames], latents)
+    return log_mel[:, :, :num_frames]
 
 
 def encode_whole(model: Model, log_mel: Tensor, conditions: Conditions) -> Latents:

@@ -12,16 +12,18 @@ from audiovae.audio import (
     AudioInfo,
     AudioReader,
     ResampledReader,
+    Waveform,
     is_compressed,
     probe_audio,
 )
+from audiovae.audio.resample import resampled_length
 from audiovae.checkpoint import Model
 from audiovae.chunks import STEP_FRAMES, num_chunks
 from audiovae.codec import AvaeHeader, AvaeReader, CodedChunk, DamagedChunkError
 from audiovae.config import SpectrogramConfig
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import num_frames
-from audiovae.stretches import SPAN_CHUNKS, Coded, Coding, Signal, Stopwatch, Stretch, Waveform
+from audiovae.stretches import SPAN_CHUNKS, Coded, Coding, Signal, Stopwatch, Stretch
 
 
 def probe_source(path: Path) -> AudioInfo:
@@ -53,7 +55,7 @@ def info_of(header: AvaeHeader) -> AudioInfo:
 def plan_spans(info: AudioInfo) -> tuple[tuple[int, int], ...]:
     """Runs of chunks `[first, last)` in which a file is done; one if it is short."""
     config = SpectrogramConfig()
-    samples = -(-info.num_samples * config.sample_rate // info.sample_rate)
+    samples = resampled_length(info.num_samples, info.sample_rate, config.sample_rate)
     total = num_chunks(num_frames(samples, config))
     return tuple((i, min(i + SPAN_CHUNKS, total)) for i in range(0, total, SPAN_CHUNKS))
 
@@ -105,7 +107,7 @@ class CompressedSound:
         self._salvage = salvage
         self.lost_seconds: set[tuple[float, float]] = set()
         header = reader.header
-        samples = -(-header.num_samples * self._config.sample_rate // header.sample_rate)
+        samples = resampled_length(header.num_samples, header.sample_rate, self._config.sample_rate)
         self.stretch = Stretch.whole(samples, self._config)
         self._held: tuple[int, Waveform] | None = None
 

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiovae.audio import Waveform
 from audiovae.chunks import FrameRange, chunk_range, num_chunks, stitch
 from audiovae.codec import CodedChunk
 from audiovae.coherence import Angles, angles_of_frames, measure_angles
@@ -28,8 +29,6 @@ _BLOCK_SAMPLES = 4096  # 93 ms
 _BLOCK_SHARE = 1e-2  # 20 dB below the weaker channel, in every block,
 _WHOLE_SHARE = 1e-3  # and 30 dB in the whole; mono music as Vorbis has 25 and 42
 _INAUDIBLE_POWER = 1e-8  # -80 dBFS
-
-Waveform = NDArray[np.float32]
 
 
 @dataclass(frozen=True)

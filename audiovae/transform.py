@@ -12,12 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from audiovae.audio import (
-    AudioInfo,
-    AudioWriter,
-    StreamResampler,
-    is_compressed,
-)
+from audiovae.audio import AudioInfo, AudioWriter, StreamResampler, Waveform, is_compressed
 from audiovae.checkpoint import Model
 from audiovae.codec import AvaeReader, DamagedChunkError, require_grid
 from audiovae.compressed import file_header, quality_lambda, write_spans
@@ -27,7 +22,7 @@ from audiovae.rate import LambdaSearch
 from audiovae.reconstruct import Reconstructor
 from audiovae.reports import FileReport, SpanReport, file_report, span_report
 from audiovae.sources import CompressedSound, info_of, probe_source, read_signal
-from audiovae.stretches import Coded, Coding, Signal, Stopwatch, Waveform, alike_throughout
+from audiovae.stretches import Coded, Coding, Signal, Stopwatch, alike_throughout
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.timbre.moves import TimbreMove
 
@@ -85,8 +80,8 @@ class _Source:
 class Transformer:
     """Runs units of work through one model. Safe to share between threads."""
 
-    def __init__(self, model: Model, settings: TransformSettings, device: str = "cpu") -> None:
-        """Move the model to `device` and look up the quality.
+    def __init__(self, model: Model, settings: TransformSettings) -> None:
+        """Look up the quality, and refuse what the model cannot do.
 
         Raises:
             ConfigError: If the model has no such quality, or cannot compress.
@@ -106,7 +101,7 @@ class Transformer:
             move.target.require_model(model.id)
         # Where nothing moves, the way of the plain resynthesis is taken, bit for bit.
         moving = None if move is None or move.is_identity else move
-        self._reconstructor = Reconstructor(model, device, moving, settings.polish_steps)
+        self._reconstructor = Reconstructor(model, moving, settings.polish_steps)
         self._spectrogram = model.config.spectrogram
         self._quality_lambda = quality_lambda(model, settings.quality)
         by_size = settings.kbps is not None or settings.max_bytes is not None

@@ -13,13 +13,12 @@ import typer
 from audiovae.commands import (
     CheckpointOption,
     ExitStatus,
-    UsageProblem,
     end_process,
     one_line,
     run_command,
 )
 from pipelines.batch_transform import AllowErrors, Device, Executor, Workers
-from pipelines.measured import Profiles, Workforce, input_root, measure_directory
+from pipelines.measured import Profiles, Workforce, input_root, measure_directory, require_apart
 
 if TYPE_CHECKING:
     from pipelines.detection.judging import Judgement
@@ -82,7 +81,7 @@ def detect_anomalies(
     said = read_anomaly_labels(labels) if labels is not None else {}
     beside = Path(os.path.abspath(test))
     results = Path(os.path.abspath(output_dir or beside.parent / (beside.name + _OUTPUT_SUFFIX)))
-    _require_apart(results, root, input_root(normal))
+    require_apart(results, root, input_root(normal))
     require_ours(LocalStorage(results), (PAGE_NAME, SCORES_NAME, SECONDS_NAME, RESULT_NAME))
     model = Path(checkpoint).stem
     if adapt is not None:
@@ -101,15 +100,6 @@ def detect_anomalies(
     _say(judgement, results, page)
     failed = ExitStatus.FAILED_INPUTS in statuses and not allow_errors
     raise typer.Exit(ExitStatus.FAILED_INPUTS if failed else ExitStatus.DONE)
-
-
-def _require_apart(results: Path, *roots: Path) -> None:
-    for root in roots:
-        if root == results or results in root.parents:
-            raise UsageProblem(
-                f"--output-dir: expected a directory that does not contain the inputs, got "
-                f"'{results}'; choose another"
-            )
 
 
 def _judge(

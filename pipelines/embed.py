@@ -21,7 +21,7 @@ from audiovae.commands import (
     run_command,
 )
 from pipelines.batch_transform import AllowErrors, Device, Executor, Workers
-from pipelines.measured import Workforce, input_root, measure_directory
+from pipelines.measured import Workforce, input_root, measure_directory, require_apart
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 query_app = typer.Typer(
@@ -79,11 +79,7 @@ def embed(
     root = input_root(directory)
     given = Path(os.path.abspath(directory))
     results = Path(os.path.abspath(output_dir or given.parent / (given.name + _OUTPUT_SUFFIX)))
-    if root == results or results in root.parents:
-        raise UsageProblem(
-            f"--output-dir: expected a directory that does not contain the input, got "
-            f"'{results}'; choose another"
-        )
+    require_apart(results, root)
     require_ours(LocalStorage(results), (PAGE_NAME, NPZ_NAME, PARQUET_NAME))
     workforce = Workforce(checkpoint, executor, workers, device)
     status, files = measure_directory(directory, results / _VECTORS, "embedding", workforce)
@@ -126,9 +122,8 @@ def query(
             f"expected the model that embedded '{output_dir}', got other weights for "
             f"{collection.checkpoint}; run embed again"
         )
-    place = resolve_device(device)
-    model = load_for_command(collection.checkpoint, place)
-    measured = Measurer(model, build_measurement("embedding", model), place).measure_file(clip)
+    model = load_for_command(collection.checkpoint, resolve_device(device))
+    measured = Measurer(model, build_measurement("embedding", model)).measure_file(clip)
     found, distances = nearest(collection.vectors, measured["embedding"][None], top)
     for place_of, distance in zip(found[0].tolist(), distances[0].tolist(), strict=True):
         name, label = collection.names[place_of], collection.labels[place_of]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final, Literal
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 import typer
 
 from audiovae.commands import Interrupted, UsageProblem, end_process, run_command
-from audiovae.replacing import replacing
+from pipelines.results import require_new, write_results
 
 if TYPE_CHECKING:
     from pipelines.evaluation.timbre_bench import TimbreBench, TimbreRow
@@ -63,20 +62,16 @@ def evaluate_timbre(
     from pipelines.runner.stopping import StopRequest
 
     numbers = parse_programs(programs)
-    there = [name for name in _OUTPUTS if os.path.lexists(output_dir / name)]
-    if there and not overwrite:
-        raise UsageProblem(
-            f"--output-dir: expected one without {', '.join(there)}, got '{output_dir}'; add "
-            "--overwrite, or choose another directory"
-        )
+    require_new(output_dir, _OUTPUTS, overwrite)
     with StopRequest() as stop:
         names = (checkpoint, plain, vocoder)
         bench = _bench(soundfont, names, numbers, phrases, seed, device)
         stop.immediate = False
         rows = _measure(bench, stop)
         found = means(_properties(bench, stop)) if paths else []
-    _write(output_dir / _OUTPUTS[0], csv_text(rows, bench.orchestra.names))
-    _write(output_dir / _OUTPUTS[1], report(rows, found, _facts(bench, phrases, seed)))
+    texts = csv_text(rows, bench.orchestra.names), report(rows, found, _facts(bench, phrases, seed))
+    contents = {name: text.encode() for name, text in zip(_OUTPUTS, texts, strict=True)}
+    write_results(output_dir, contents)
     typer.echo(table(rows))
     typer.echo(f"done trials={len(list(bench.trials()))} results={output_dir}")
 
@@ -174,12 +169,6 @@ def _facts(bench: TimbreBench, phrases: int, seed: int) -> list[str]:
         f"{phrases} phrases of 6 s, every second one of a single voice, seed {seed}; timbre is "
         "taken from the next phrase",
     ]
-
-
-def _write(path: Path, content: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as draft:
-        draft.write_text(content, encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,7 +28,7 @@ from audiovae.replacing import replacing
 
 if TYPE_CHECKING:
     from audiovae.audio import Clip
-    from audiovae.generation import Studio
+    from audiovae.generation import Sampler
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 _FACTS_NAME: Final = "generate.json"
@@ -130,7 +130,7 @@ def generate(
     ] = False,
 ) -> None:
     """Draw sounds from the model's prior, alone or with a part of a given clip kept."""
-    from audiovae.generation import Studio, Wish
+    from audiovae.generation import Sampler, SamplingSettings
     from audiovae.sampling import level_temperatures
     from audiovae.sources import probe_source
     from pipelines.runner.local import resolve_device
@@ -147,17 +147,16 @@ def generate(
     for source in request.sources:
         probe_source(source)
     model = load_for_command(checkpoint, resolve_device(device))
-    wish = Wish(level_temperatures(model, temperatures), quality, label, pitch)
+    settings = SamplingSettings(level_temperatures(model, temperatures), quality, label, pitch)
     num_levels = len(model.vae.config.level_names)
     kept = _levels(keep, num_levels) if like is not None else ()
-    facts = {"model": model.id, "temperatures": wish.temperatures, "quality": quality}
+    facts = {"model": model.id, "temperatures": settings.temperatures, "quality": quality}
     facts |= {"label": label, "pitch_hz": pitch, "seed": seed}
-    told = f"quality {quality}"
+    notes: tuple[str, ...] = (f"quality {quality}", f"seed {seed}")
     if request.start is None:  # on the way between two clips nothing is drawn
-        told = f"temperature {temperature} · {told}"
-    _write(
-        _sounds(request, Studio(model, wish), kept), output_dir, request, facts, checkpoint, told
-    )
+        notes = (f"temperature {temperature}", *notes)
+    sounds = _sounds(request, Sampler(model, settings), kept)
+    _write(sounds, output_dir, request, facts, checkpoint, notes)
 
 
 def sound_seed(seed: int, index: int) -> int:
@@ -166,14 +165,16 @@ def sound_seed(seed: int, index: int) -> int:
     return int.from_bytes(digest[:7], "big")
 
 
-def _sounds(request: Request, studio: Studio, kept: tuple[int, ...]) -> Iterator[tuple[str, Clip]]:
+def _sounds(
+    request: Request, sampler: Sampler, kept: tuple[int, ...]
+) -> Iterator[tuple[str, Clip]]:
     """Each sound with its label, one at a time."""
     from audiovae.audio import read_audio
 
     if request.start is not None and request.end is not None:
         ends = [read_audio(path) for path in (request.start, request.end)]
         amounts = [step / (request.steps - 1) for step in range(request.steps)]
-        clips = studio.between(ends[0], ends[1], amounts, request.along)
+        clips = sampler.between(ends[0], ends[1], amounts, request.along)
         yield from zip((f"{100 * amount:.1f} %" for amount in amounts), clips, strict=True)
         return
     source = request.like or request.go_on
@@ -182,11 +183,11 @@ def _sounds(request: Request, studio: Studio, kept: tuple[int, ...]) -> Iterator
     for index in range(request.num):
         seed = sound_seed(request.seed, index)
         if clip is None:
-            yield f"sample {index}", studio.fresh(seconds, seed)
+            yield f"sample {index}", sampler.fresh(seconds, seed)
         elif request.like is not None:
-            yield f"variation {index}", studio.varied(clip, kept, seed)
+            yield f"variation {index}", sampler.varied(clip, kept, seed)
         else:
-            yield f"continuation {index}", studio.continued(clip, seconds, seed)
+            yield f"continuation {index}", sampler.continued(clip, seconds, seed)
 
 
 def _write(
@@ -195,13 +196,13 @@ def _write(
     request: Request,
     facts: dict[str, object],
     checkpoint: str,
-    told: str,
+    notes: tuple[str, ...],
 ) -> None:
     """Write the sounds, and the page that shows them."""
     from audiovae.audio import write_audio
-    from pipelines.morph_page import MorphFacts, write_morph_page
     from pipelines.runner.lock import OutputLock
     from pipelines.runner.stopping import StopRequest
+    from pipelines.sounds_page import SoundsFacts, write_sounds_page
     from pipelines.training_display import CountingDisplay
 
     root = request.sources[0].resolve().parent if request.sources else output_dir
@@ -219,8 +220,8 @@ def _write(
                 raise Interrupted("stopped; what is written is whole, run again with --overwrite")
         _write_facts(output_dir / _FACTS_NAME, request, facts)
         shown |= {one_line(path.name): path for path in request.sources[1:]}
-        page_facts = MorphFacts(_title(request), checkpoint, told, f"seed {request.seed}", _PAGE)
-        page = write_morph_page(output_dir, shown, page_facts)
+        page_facts = SoundsFacts(_title(request), checkpoint, notes, _PAGE)
+        page = write_sounds_page(output_dir, shown, page_facts)
     sys.stdout.write(f"sounds: {request.total} in {one_line(output_dir)}\npage: {one_line(page)}\n")
 
 
@@ -266,8 +267,8 @@ def _check(request: Request, output_dir: Path, overwrite: bool) -> None:
             "--seconds: expected none with --like and --from, whose sounds are as long as the "
             "clips; leave it out"
         )
-    from pipelines.morph_page import page_names
     from pipelines.results import require_new
+    from pipelines.sounds_page import page_names
 
     sounds = (_sound_name(index) for index in range(request.total))
     names = (*sounds, *page_names(_PAGE), _FACTS_NAME)

@@ -7,16 +7,16 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, overload
+from typing import TYPE_CHECKING, Literal, overload
 
 from audiovae.commands import ExitStatus, UsageProblem
 from audiovae.errors import EmptyAudioError
+from pipelines.runner.desk import MANIFEST_NAME
 
 if TYPE_CHECKING:
     from audiovae.analysis.pooling import Arrays
     from pipelines.runner.executor import Executor
 
-_MANIFEST: Final = "manifest.jsonl"
 Measurement = Literal["embedding", "profile"]
 
 
@@ -77,6 +77,24 @@ def input_root(given: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
+def require_apart(results: Path, *roots: Path) -> None:
+    """Refuse an output directory that inputs lie in.
+
+    Args:
+        results: The output directory.
+        roots: What `input_root` says of each input.
+
+    Raises:
+        UsageProblem: If it is, or contains, one of `roots`.
+    """
+    for root in roots:
+        if root == results or results in root.parents:
+            raise UsageProblem(
+                f"--output-dir: expected a directory that does not contain the inputs, got "
+                f"'{results}'; choose another"
+            )
+
+
 def measure_directory(
     given: Path, output_dir: Path, measurement: Measurement, workforce: Workforce
 ) -> tuple[ExitStatus, list[MeasuredFile]]:
@@ -113,7 +131,7 @@ def measure_directory(
     if not files:
         raise EmptyAudioError(
             f"{given}: expected audio to measure, got none that could be read; "
-            f"see {output_dir / _MANIFEST}"
+            f"see {output_dir / MANIFEST_NAME}"
         )
     return status, files
 
@@ -121,7 +139,7 @@ def measure_directory(
 def _measured(output_dir: Path, root: Path, key: str) -> list[MeasuredFile]:
     """The files that a finished batch has measured."""
     files = []
-    with (output_dir / _MANIFEST).open(encoding="utf-8") as manifest:
+    with (output_dir / MANIFEST_NAME).open(encoding="utf-8") as manifest:
         for line in manifest:
             row = json.loads(line)
             if row["status"] != "ok" or row["recipe"] != key:

@@ -111,29 +111,40 @@ def write_report(
         facts: What the run knows of itself.
     """
     selection = select(rows())
-    page = (
-        page_environment()
-        .get_template("report.html.j2")
-        .render(
-            title=one_line(title),
-            recipe=recipe,
-            made="Resynthesis" if recipe.timbre is None else recipe.timbre.name,
-            totals=totals,
-            facts=facts,
-            stages=_stages(facts),
-            selection=selection,
-            cards=[_card(row, *places, selection) for row in selection.files],
-            errors=selection.errors,
-            scale=_scale() if selection.files else {},
-        )
+    return write_page(
+        folder / REPORT_NAME,
+        "report.html.j2",
+        title=one_line(title),
+        recipe=recipe,
+        made="Resynthesis" if recipe.timbre is None else recipe.timbre.name,
+        totals=totals,
+        facts=facts,
+        stages=_stages(facts),
+        selection=selection,
+        cards=[_card(row, *places, selection) for row in selection.files],
+        errors=selection.errors,
+        scale=_scale() if selection.files else {},
     )
-    path = folder / REPORT_NAME
+
+
+def write_page(path: Path, template: str, **context: object) -> Path:
+    """Render a template with what it names, and write the page, whole or not at all.
+
+    Args:
+        path: Where it goes.
+        template: Name of a file of `templates/`.
+        context: What the template shows, by the names that it has for them.
+
+    Returns:
+        `path`.
+    """
+    page = _page_environment().get_template(template).render(context)
     with replacing(path) as draft:
         draft.write_text(page, encoding="utf-8")
     return path
 
 
-def page_environment() -> Environment:
+def _page_environment() -> Environment:
     """What renders a page: its templates, and the filters they use."""
     environment = Environment(
         loader=PackageLoader("pipelines", "templates"),

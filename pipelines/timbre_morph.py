@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 import typer
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from audiovae.morph.plan import Morph
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
+_PAGE: Final = "morph"
 
 _EXAMPLE = "\n\n".join(
     (
@@ -78,14 +79,14 @@ def timbre_morph(
 ) -> None:
     """Play one phrase with every timbre between two, or let one sound become another."""
     from audiovae.morph.settings import MorphSettings, step_amounts
-    from pipelines.morph_page import MorphFacts, page_names, write_morph_page
     from pipelines.results import require_new
     from pipelines.runner.lock import OutputLock
+    from pipelines.sounds_page import SoundsFacts, page_names, write_sounds_page
 
     amounts = step_amounts(steps, curve) if glide is None else ()
     names = [f"{i:02d}_{amount:.3f}.{format}" for i, amount in enumerate(amounts)]
     sounds = [output_dir / name for name in names or [f"glide.{format}"]]
-    written = [*(sound.name for sound in sounds), *page_names()]
+    written = [*(sound.name for sound in sounds), *page_names(_PAGE)]
     require_new(output_dir, written, overwrite, inputs=(first, second, content))
     settings = MorphSettings(curve, parse_levels(levels), keep_loudness, quality, format, polish)
     model = load_for_command(checkpoint, device)
@@ -97,9 +98,9 @@ def timbre_morph(
             way.glide(sounds[0], glide)
         labels = [f"{100 * amount:.1f} %" for amount in amounts] or ["glide"]
         title = f"{Path(first).name} to {Path(second).name}"
-        facts = MorphFacts(title, checkpoint, f"content: {content}", curve)
+        facts = SoundsFacts(title, checkpoint, (f"content: {content}", curve), _PAGE)
         shown = _between_the_ends(first, dict(zip(labels, sounds, strict=True)), second)
-        page = write_morph_page(output_dir, shown, facts)
+        page = write_sounds_page(output_dir, shown, facts)
     typer.echo(f"sounds: {len(sounds)} in {one_line(output_dir)}\npage: {one_line(page)}")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from audiovae import config, config_base, config_vae
 from audiovae.config import ModelConfig, load_config, parse_config
 from audiovae.errors import AudioVAEError, ConfigError
 
@@ -38,6 +39,19 @@ def problem_of(path: Path) -> str:
 
 def test_empty_file_is_the_defaults(write_config: WriteConfig) -> None:
     assert load_config(write_config("empty.toml", "")) == ModelConfig()
+
+
+def test_every_key_is_explained() -> None:
+    """`configs/base.toml` and docs/train.md send their readers to the fields."""
+    silent = [
+        f"{table.__name__}.{name}"
+        for module in (config, config_base, config_vae)
+        for table in vars(module).values()
+        if isinstance(table, type) and issubclass(table, config_base.Config)
+        for name, field in table.model_fields.items()
+        if not field.description and not isinstance(field.default, config_base.Config)
+    ]
+    assert silent == []
 
 
 def test_a_path_may_be_a_string(write_config: WriteConfig) -> None:

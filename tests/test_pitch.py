@@ -10,7 +10,7 @@ import torch
 
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
-from audiovae.pitch import _detector, pitch_track
+from audiovae.pitch import pitch_detector, pitch_track
 from audiovae.spectrogram import num_frames
 from audiovae.training.conditions import with_pitch
 from audiovae.training.data import Corpus, log_mel_corpus
@@ -68,7 +68,7 @@ def test_a_corpus_gets_the_pitch_of_every_frame() -> None:
 
 def test_without_the_package_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "swift_f0", None)
-    _detector.cache_clear()
+    pitch_detector.cache_clear()
     with pytest.raises(ConfigError, match=r"pip install -e '.\[pitch\]'"):
         pitch_track(np.zeros(2000, np.float32), 4, CONFIG)
-    _detector.cache_clear()
+    pitch_detector.cache_clear()

@@ -114,7 +114,7 @@ def test_threads_that_ask_for_one_file_share_its_search(
 
     monkeypatch.setattr(rate, "choose_log_lambda", choose)
     model = load_tiny_model(tmp_path)
-    search = LambdaSearch(model, Reconstructor(model, "cpu"), 1.0, None)
+    search = LambdaSearch(model, Reconstructor(model), 1.0, None)
     paths = [tmp_path / f"{count}.wav" for count in (1_000, 2_000)]
     for path in paths:
         write_audio(path, np.zeros((1, int(path.stem)), np.float32), 44_100)

@@ -7,24 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from audiovae.audio import Clip, probe_audio, read_audio, write_audio
+from audiovae.audio import Clip, Waveform, probe_audio, read_audio, write_audio
 from audiovae.checkpoint import Model
 from audiovae.codec import AvaeReader, AvaeWriter
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioVAEError, ConfigError, TruncatedAudioError
 from audiovae.files import process_file, resynthesize
+from audiovae.measuring import Measurer, build_measurement
 from audiovae.reconstruct import Reconstructor
 from audiovae.sources import plan_spans
-from audiovae.stretches import (
-    SPAN_CHUNKS,
-    Coding,
-    Signal,
-    Stopwatch,
-    Stretch,
-    Waveform,
-    channel_of,
-)
+from audiovae.stretches import SPAN_CHUNKS, Coding, Signal, Stopwatch, Stretch, channel_of
 from audiovae.transform import (
     COMPRESS,
     RESYNTHESIZE,
@@ -49,6 +43,15 @@ def transformer(model: Model) -> Transformer:
 @pytest.fixture(scope="module")
 def both(model: Model) -> Transformer:
     return Transformer(model, TransformSettings((COMPRESS, RESYNTHESIZE), quality=5))
+
+
+def test_a_model_stays_on_its_device(tmp_path: Path) -> None:
+    """Once these took a device, the CPU by default, and moved the caller's model there."""
+    elsewhere = load_tiny_model(tmp_path)
+    elsewhere.vae.to("meta")
+    Transformer(elsewhere, TransformSettings())
+    Measurer(elsewhere, build_measurement("embedding", elsewhere))
+    assert Reconstructor(elsewhere).device == elsewhere.device == torch.device("meta")
 
 
 def sound(seconds: float, rate: int = 44_100, channels: int = 1, seed: int = 0) -> Clip:

@@ -18,7 +18,7 @@ from torch.nn import functional
 from audiovae.analysis.opinion import pesq_wb_score, visqol_score
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ShapeError
-from audiovae.objectives.spectral import MEL_DISTANCE_WINDOWS, SHORT_WINDOWS, mel_distances
+from audiovae.objectives.spectral import MEL_DISTANCE_WINDOWS, mel_and_short_distance
 from audiovae.spectrogram import hann_window, log_mel_spectrogram, log_mel_to_db
 
 STFT_DISTANCE_WINDOWS = (2048, 512)
@@ -81,10 +81,12 @@ def measure(
         ShapeError: If the two are not `[channel, sample]` of one shape.
     """
     _require_same_shape(estimate, target)
-    by_window = mel_distances(_at_least_a_window(estimate), _at_least_a_window(target), sample_rate)
+    mel_distance, short = mel_and_short_distance(
+        _at_least_a_window(estimate), _at_least_a_window(target), sample_rate
+    )
     return Distances(
-        mel_distance=sum(float(distance) for distance in by_window.values()),
-        short=sum(float(by_window[window]) for window in SHORT_WINDOWS),
+        mel_distance=mel_distance,
+        short=short,
         log_mel_db=log_mel_db(estimate, target, sample_rate),
         stft_distance=stft_distance(estimate, target),
         si_sdr_db=si_sdr_db(estimate, target),

@@ -20,10 +20,11 @@ Arrays = dict[str, NDArray[Any]]
 
 def encode_at(model: Model, log_mel: Tensor, num_frames: Tensor, quality: int) -> VAEOutput:
     """Encode a batch `[batch, mel, frame]` at the nearest quality that the model has."""
-    conditions = Conditions()
+    log_lambda = None
     if model.quality_scale:
         point = min(model.quality_scale, key=lambda point: abs(point.quality - quality))
-        conditions = Conditions(torch.full((len(log_mel),), point.log_lambda, device=model.device))
+        log_lambda = point.log_lambda
+    conditions = Conditions.at_lambda(log_lambda, len(log_mel), model.device)
     return model.vae.encode(log_mel, num_frames, conditions)
 
 

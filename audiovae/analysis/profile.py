@@ -22,7 +22,7 @@ from audiovae.analysis.pooling import (
     in_bands,
 )
 from audiovae.checkpoint import Model
-from audiovae.models.normality import STEP_FRAMES, inner_mask
+from audiovae.models.normality import NORMALITY_STEP_FRAMES, inner_mask
 from audiovae.models.output import VAEOutput
 
 BLOCK_FRAMES: Final = 32
@@ -65,7 +65,7 @@ class Profiling:
         if self._model.normality is not None:
             steps = self._disturbances(log_mel, num_frames)
             for row, core in enumerate(core_frames):
-                frames = at_frames(steps[row : row + 1], STEP_FRAMES, core)
+                frames = at_frames(steps[row : row + 1], NORMALITY_STEP_FRAMES, core)
                 parts[row]["disturbances"] = block_peaks(frames, core, BLOCK_FRAMES).cpu().numpy()
         return parts
 
@@ -106,7 +106,7 @@ class Profiling:
         assert self._model.normality is not None
         mask = inner_mask(num_frames, log_mel.shape[2])
         _, steps = self._model.normality(log_mel, mask)
-        is_seen = functional.avg_pool1d(mask, STEP_FRAMES)[:, 0] > 0
+        is_seen = functional.avg_pool1d(mask, NORMALITY_STEP_FRAMES)[:, 0] > 0
         logits: Tensor = steps.masked_fill(~is_seen, _UNSEEN)
         return logits
 

@@ -10,7 +10,6 @@ import importlib.util
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +19,8 @@ from torch.nn import functional
 
 from audiovae.analysis.metrics import SILENCE_LUFS, integrated_loudness_lufs
 from audiovae.config import SpectrogramConfig
-from audiovae.objectives.spectral import mel_distances
+from audiovae.objectives.spectral import mel_distance
+from audiovae.pitch import pitch_detector
 from audiovae.spectrogram import heard_frames, log_mel_spectrogram
 
 _LOUDNESS_LUFS = -23.0
@@ -68,9 +68,8 @@ def timbre_distances(
     """
     wanted = at_one_loudness(truth, sample_rate)
     made = aligned(at_one_loudness(estimate, sample_rate), wanted, sample_rate)
-    distances = mel_distances(made[None], wanted[None], sample_rate)
     return TimbreDistances(
-        mel_distance=sum(float(distance) for distance in distances.values()),
+        mel_distance=float(mel_distance(made[None], wanted[None], sample_rate)),
         contour=contour_correlation(made, wanted, sample_rate),
         pitch=pitch_agreement(made, wanted, sample_rate) if with_pitch else None,
         centroid_hz=centroid_hz(made, sample_rate),
@@ -156,9 +155,7 @@ def pitch_agreement(estimate: Tensor, truth: Tensor, sample_rate: int) -> float 
 
 def _pitch(waveform: Tensor, sample_rate: int) -> tuple[Floats, Floats]:
     """Hz and confidence of each frame."""
-    from swift_f0 import SwiftF0
-
-    result: Any = SwiftF0(threads=1).detect(waveform.numpy(), sample_rate)
+    result = pitch_detector().detect(waveform.numpy(), sample_rate)
     return result.pitch_hz, result.confidence
 
 
@@ -172,8 +169,8 @@ def _decibels(waveform: Tensor, hop: int, window: int) -> Tensor:
 class InstrumentClassifier:
     """Tells instruments apart by the mean and the spread of their log-mel.
 
-    Linear discriminants with a covariance shrunk towards its diagonal: few clips are enough, and
-    their log-odds are linear in what was heard.
+    Linear discriminants with a covariance shrunk towards a multiple of the identity: few clips are
+    enough, and their log-odds are linear in what was heard.
     """
 
     def __init__(self, clips: Sequence[Tensor], labels: Sequence[int], sample_rate: int) -> None:

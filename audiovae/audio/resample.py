@@ -31,6 +31,15 @@ BLOCK_SECONDS = 2
 _CONTEXT_SAMPLES = 512  # at the lower of the two rates; the filter needs 250
 
 
+def resampled_length(num_samples: int, from_rate: int, to_rate: int) -> int:
+    """Samples that as many at `from_rate` become at `to_rate`: what begins within the sound.
+
+    >>> resampled_length(48_000, 48_000, 44_100), resampled_length(1, 48_000, 44_100)
+    (44100, 1)
+    """
+    return -(-num_samples * to_rate // from_rate)
+
+
 class RangeReader(Protocol):
     """What can be resampled by range."""
 
@@ -60,7 +69,7 @@ class _Grid:
         self.context = -(-context // period) * period
 
     def target_length(self, num_samples: int) -> int:
-        return -(-num_samples * self.to_rate // self.from_rate)
+        return resampled_length(num_samples, self.from_rate, self.to_rate)
 
     def block(self, index: int, num_samples: int, read: Callable[[int, int], Waveform]) -> Waveform:
         """Compute block `index` of a source of `num_samples`, read through `read(start, stop)`."""

@@ -136,7 +136,6 @@ def decode(
         start_seconds=start,
         duration_seconds=duration,
         salvage=salvage,
-        device=device,
         polish_steps=polish,
     )
     typer.echo(f"{one_line(destination)}: {report.seconds:.2f} s")
@@ -235,7 +234,7 @@ def _process(
 
     settings = TransformSettings((product,), quality, kbps, max_bytes, polish_steps=polish)
     model = load_for_command(checkpoint, device)
-    return process_file(source, {product: destination}, model, settings, device)
+    return process_file(source, {product: destination}, model, settings)
 
 
 def _model_lines(path: Path) -> list[str]:

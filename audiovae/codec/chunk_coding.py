@@ -131,9 +131,7 @@ def measure_chunk(model: Model, chunk: CodedChunk, log_lambda: float | None) -> 
     def observe(group: int, bits: Tensor) -> None:
         level_bits[levels[group]] += float(bits.sum())
 
-    under = Conditions()
-    if log_lambda is not None:
-        under = Conditions(torch.full((1,), log_lambda, device=model.device))
+    under = Conditions.at_lambda(log_lambda, 1, model.device)
     reader = ChunkReader(model, chunk)
     _decode(model, [reader], padded_frames(chunk.num_frames), under, observe=observe)
     return replace(

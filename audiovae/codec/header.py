@@ -6,6 +6,7 @@ import math
 import struct
 from dataclasses import dataclass
 
+from audiovae.audio.resample import resampled_length
 from audiovae.audio.values import BIT_DEPTHS, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE
 from audiovae.chunks import chunk_range, num_chunks
 from audiovae.codec.integers import ByteReader, write_varint
@@ -112,7 +113,8 @@ class AvaeHeader:
     @property
     def num_frames(self) -> int:
         """Mel frames of a channel."""
-        return num_frames(-(-self.num_samples * GRID.sample_rate // self.sample_rate), GRID)
+        samples = resampled_length(self.num_samples, self.sample_rate, GRID.sample_rate)
+        return num_frames(samples, GRID)
 
     @property
     def num_chunks(self) -> int:

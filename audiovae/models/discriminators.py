@@ -33,7 +33,7 @@ _BAND_LAYERS = 3
 
 
 @dataclass(frozen=True)
-class Judgement:
+class DiscriminatorOutput:
     """What the discriminators make of a batch.
 
     Attributes:
@@ -44,19 +44,19 @@ class Judgement:
     scores: tuple[Tensor, ...]
     features: tuple[Tensor, ...]
 
-    def detach(self) -> Judgement:
+    def detach(self) -> DiscriminatorOutput:
         """The same without its graph."""
-        return Judgement(
+        return DiscriminatorOutput(
             tuple(score.detach() for score in self.scores),
             tuple(feature.detach() for feature in self.features),
         )
 
-    def split(self) -> tuple[Judgement, Judgement]:
-        """Judgements of the first and of the second half of the batch."""
+    def split(self) -> tuple[DiscriminatorOutput, DiscriminatorOutput]:
+        """Outputs of the first and of the second half of the batch."""
         scores = [score.chunk(2) for score in self.scores]
         features = [feature.chunk(2) for feature in self.features]
         first, second = (
-            Judgement(tuple(s[half] for s in scores), tuple(f[half] for f in features))
+            DiscriminatorOutput(tuple(s[half] for s in scores), tuple(f[half] for f in features))
             for half in (0, 1)
         )
         return first, second
@@ -146,7 +146,7 @@ class Discriminators(nn.Module):
         ]
         self.members = nn.ModuleList(members)
 
-    def forward(self, waveform: Tensor) -> Judgement:
+    def forward(self, waveform: Tensor) -> DiscriminatorOutput:
         """Judge `[batch, sample]`, `sample` at least the longest window."""
         scores: list[Tensor] = []
         features: list[Tensor] = []
@@ -154,7 +154,7 @@ class Discriminators(nn.Module):
             score, own = member(waveform)
             scores.append(score)
             features += own
-        return Judgement(tuple(scores), tuple(features))
+        return DiscriminatorOutput(tuple(scores), tuple(features))
 
 
 def _band_layers(channels: int) -> nn.ModuleList:

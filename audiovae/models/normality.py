@@ -17,7 +17,7 @@ from audiovae.models.blocks import step_mask
 
 NORMALITY_PREFIX: Final = "normality."
 """Before the names of its tensors in a model file."""
-STEP_FRAMES: Final = 4
+NORMALITY_STEP_FRAMES: Final = 4
 EDGE_FRAMES: Final = 2
 """At the ends of a sound, where a frame's window reaches beyond: unlike any other."""
 _WIDTH = 24

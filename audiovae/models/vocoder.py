@@ -108,7 +108,7 @@ class Vocoder(nn.Module):
         Returns:
             `[batch, sample]`, `frame * hop_samples` samples; zero beyond a signal's end.
         """
-        return self.to_waveform(self.predict(log_mel, num_frames), num_frames)
+        return self.polish(self.predict(log_mel, num_frames), 0, num_frames)
 
     def predict(self, log_mel: Tensor, num_frames: Tensor | None = None) -> PredictedSTFT:
         """Predict the STFT whose frames lie where the log-mel's do."""
@@ -139,18 +139,15 @@ class Vocoder(nn.Module):
             magnitude = self.inverse_mel @ log_mel.float().exp()
         return magnitude.clamp(min=self.spectrogram.floor).log()
 
-    def to_waveform(self, stft: PredictedSTFT, num_frames: Tensor | None = None) -> Tensor:
-        """Inverse STFT by overlap-add; the margins of the spectrogram's padding are cut off."""
-        return self.polish(stft, 0, num_frames)
-
     def polish(self, stft: PredictedSTFT, steps: int, num_frames: Tensor | None = None) -> Tensor:
         """Make sound after accelerated Griffin-Lim steps from the predicted phase; differentiable.
 
-        Overlapping frames then agree with each other, which the network alone does not ensure.
+        Overlapping frames then agree with each other, which the network alone does not ensure. The
+        margins of the spectrogram's padding are cut off.
 
         Args:
             stft: What the network predicted.
-            steps: 0 gives `to_waveform`.
+            steps: 0 is the inverse STFT by overlap-add.
             num_frames: As in `forward`.
 
         Returns:

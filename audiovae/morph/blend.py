@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from audiovae.audio import Clip, mixed_to_mono, read_audio, resample, write_audio
+from audiovae.audio import Clip, Waveform, mixed_to_mono, read_audio, resample, write_audio
+from audiovae.audio.resample import resampled_length
 from audiovae.checkpoint import Model
 from audiovae.chunks import chunk_range
 from audiovae.coherence import Angles, measure_angles
@@ -28,7 +29,7 @@ from audiovae.gains import num_blocks
 from audiovae.morph.settings import MorphSettings, glide_course
 from audiovae.reconstruct import Reconstructor
 from audiovae.spectrogram import log_mel_spectrogram
-from audiovae.stretches import Stopwatch, Stretch, Waveform
+from audiovae.stretches import Stopwatch, Stretch
 from audiovae.timbre.moves import BlendMove, Course
 
 MAX_BLEND_SECONDS = 600.0
@@ -81,13 +82,12 @@ class Blend:
         config, settings = self._model.config.spectrogram, self._settings
         rate = self._first.sample_rate
         num_samples = max(1, round(seconds * rate))
-        stretch = Stretch.whole(-(-num_samples * config.sample_rate // rate), config)
+        stretch = Stretch.whole(resampled_length(num_samples, rate, config.sample_rate), config)
         frames = stretch.frames(config)
         here, there = (_stretched(log_mel, frames) for log_mel in self._log_mels)
         move = BlendMove(there, course, settings.levels, settings.keep_loudness)
         reconstructor = Reconstructor(
             self._model,
-            device=str(self._model.device),
             move=None if move.is_identity else move,
             polish_steps=settings.polish_steps,
         )

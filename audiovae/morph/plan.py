@@ -114,8 +114,7 @@ class TimbreWay:
             polish_steps=how.polish_steps,
             move=move,
         )
-        outputs = {RESYNTHESIZE: destination}
-        process_file(self._content, outputs, self._model, settings, str(self._model.device))
+        process_file(self._content, {RESYNTHESIZE: destination}, self._model, settings)
 
 
 def _is_sound(end: str) -> bool:

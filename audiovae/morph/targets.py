@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from audiovae.audio import audio_files_below, probe_audio
+from audiovae.audio.resample import resampled_length
 from audiovae.checkpoint import Model
 from audiovae.chunks import num_chunks
 from audiovae.clips import encode_rows
@@ -143,7 +144,7 @@ def _spread_rows(path: Path, model: Model) -> Iterator[Row]:
     """The chunks of a short file, or some spread over a long one."""
     config = model.config.spectrogram
     info = probe_audio(path)
-    samples = -(-info.num_samples * config.sample_rate // info.sample_rate)
+    samples = resampled_length(info.num_samples, info.sample_rate, config.sample_rate)
     total = num_chunks(num_frames(samples, config))
     if total <= _MAX_CHUNKS:
         yield from chunk_rows(0, read_signal(path, config)[1])

@@ -62,6 +62,15 @@ def mel_distance(estimate: Tensor, target: Tensor, sample_rate: int) -> Tensor:
     return torch.stack(list(mel_distances(estimate, target, sample_rate).values())).sum()
 
 
+def mel_and_short_distance(
+    estimate: Tensor, target: Tensor, sample_rate: int
+) -> tuple[float, float]:
+    """The multi-scale mel distance, and the part of it that is *short*: of `SHORT_WINDOWS`."""
+    by_window = mel_distances(estimate, target, sample_rate)
+    short = sum(float(by_window[window]) for window in SHORT_WINDOWS)
+    return sum(float(distance) for distance in by_window.values()), short
+
+
 def magnitude_loss(estimate: Tensor, target: Tensor) -> Tensor:
     """How far the magnitudes of two sounds are apart: loud bins, middling ones and quiet ones.
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 from audiovae.checkpoint import Checkpoint, Provenance, load_vae, save_vae
 from audiovae.config import ModelConfig
 from audiovae.models.blocks import step_mask
-from audiovae.models.normality import EDGE_FRAMES, STEP_FRAMES, NormalityClassifier
+from audiovae.models.normality import EDGE_FRAMES, NORMALITY_STEP_FRAMES, NormalityClassifier
 from audiovae.pretrained import MODEL_NAME
 from audiovae.training.crops import draw_crops, to_device
 from audiovae.training.data import Corpus, log_mel_statistics
@@ -123,9 +123,10 @@ class AdaptingTask:
         log_mel, change, mask = self._batch(generator)
         with autocast(self.config.training, self.device):
             cells, steps = network(log_mel, mask)
-        cell_change = functional.avg_pool2d(change[:, None], STEP_FRAMES, ceil_mode=True)[:, 0]
-        step_change = functional.avg_pool1d(change.amax(dim=1), STEP_FRAMES)
-        heard = functional.avg_pool1d(mask, STEP_FRAMES)
+        pooled = functional.avg_pool2d(change[:, None], NORMALITY_STEP_FRAMES, ceil_mode=True)
+        cell_change = pooled[:, 0]
+        step_change = functional.avg_pool1d(change.amax(dim=1), NORMALITY_STEP_FRAMES)
+        heard = functional.avg_pool1d(mask, NORMALITY_STEP_FRAMES)
         cells_loss = _cross_entropy(cells, cell_change / _CELL_CHANGE, heard)
         return _CELLS_WEIGHT * cells_loss + _cross_entropy(
             steps, step_change / _STEP_CHANGE, heard[:, 0]

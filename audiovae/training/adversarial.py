@@ -210,9 +210,8 @@ class AdversarialTask:
         frames = log_mel.shape[2]
         padded = pad_frames(log_mel, padded_frames(frames))
         num_frames = torch.tensor([frames], device=self.device)
-        conditions = Conditions()
-        if self.config.quality is not None:
-            conditions = Conditions(torch.tensor([point.log_lambda], device=self.device))
+        log_lambda = None if self.config.quality is None else point.log_lambda
+        conditions = Conditions.at_lambda(log_lambda, 1, self.device)
         settled = vae.encode(padded, num_frames, conditions).log_mel[:, :, :frames]
         return apply_gains(settled, measure_gains(log_mel, settled))
 

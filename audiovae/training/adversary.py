@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from audiovae.config import ModelConfig
-from audiovae.models.discriminators import Discriminators, Judgement
+from audiovae.models.discriminators import DiscriminatorOutput, Discriminators
 from audiovae.models.vocoder import PredictedSTFT
 from audiovae.objectives.adversarial import (
     balanced,
@@ -37,7 +37,7 @@ class Trial:
     """
 
     loss: Tensor
-    real: Judgement
+    real: DiscriminatorOutput
     start: int
     gain: Tensor
 
@@ -94,7 +94,7 @@ class Adversary:
         crop = made[:, trial.start : trial.start + samples] * trial.gain
         self.discriminators.requires_grad_(False)
         with autocast(self.config.training, self._device):
-            fake: Judgement = self._judge(crop)
+            fake: DiscriminatorOutput = self._judge(crop)
         hinge = generator_hinge_loss(fake.scores)
         features = feature_matching_loss(trial.real.features, fake.features)
         weights = self.config.adversarial

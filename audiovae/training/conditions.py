@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ class ConditionSource:
     def draw(self, crops: Crops, generator: torch.Generator) -> Conditions:
         """Conditions of a training batch: a random lambda, and at times no class or no pitch."""
         config = self._config
-        conditions = draw_quality(config, generator, self._device)
+        quality = draw_quality(config, generator, self._device)
         label, pitch = self._label_of(crops.clips), self._pitch_of(crops.data)
         if config.label is not None and label is not None:
             told = torch.rand(len(label), generator=generator) >= config.label.dropout
@@ -84,7 +85,7 @@ class ConditionSource:
         if config.pitch is not None and pitch is not None:
             told = torch.rand(len(pitch), generator=generator) >= config.pitch.dropout
             pitch = pitch * to_device(told, self._device)[:, None, None]
-        return Conditions(log_lambda=conditions.log_lambda, label=label, pitch=pitch)
+        return replace(quality, label=label, pitch=pitch)
 
     def of(self, clips: Sequence[int], frames: Tensor, log_lambda: float | None) -> Conditions:
         """All that is known of some clips.
@@ -94,11 +95,9 @@ class ConditionSource:
             frames: `[batch, frame, column]` of the same.
             log_lambda: For all of them.
         """
-        given = None
-        if log_lambda is not None:
-            given = torch.full((len(clips),), log_lambda, device=self._device)
+        quality = Conditions.at_lambda(log_lambda, len(clips), self._device)
         label = self._label_of(torch.tensor(clips))
-        return Conditions(log_lambda=given, label=label, pitch=self._pitch_of(frames))
+        return replace(quality, label=label, pitch=self._pitch_of(frames))
 
     def _label_of(self, clips: Tensor) -> Tensor | None:
         return None if self._labels is None else to_device(self._labels[clips], self._device)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from audiovae.config import SpectrogramConfig
 from audiovae.models.vocoder import Vocoder
-from audiovae.objectives.spectral import SHORT_WINDOWS, mel_distances
+from audiovae.objectives.spectral import mel_and_short_distance
 from audiovae.spectrogram import log_mel_spectrogram, padded_samples
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.training.data import Corpus, to_float
@@ -68,9 +68,9 @@ def listen(
     totals, shorts, first = [], [], None
     for target, log_mel in heard_clips(clips, spectrogram, device):
         waveform = vocoder.polish(vocoder.predict(decode(log_mel)), DEFAULT_POLISH_STEPS)
-        distances = mel_distances(waveform, target, spectrogram.sample_rate)
-        totals.append(sum(float(d) for d in distances.values()))
-        shorts.append(sum(float(distances[w]) for w in SHORT_WINDOWS))
+        total, short = mel_and_short_distance(waveform, target, spectrogram.sample_rate)
+        totals.append(total)
+        shorts.append(short)
         first = first or (log_mel[0], log_mel_spectrogram(waveform, spectrogram)[0])
     assert first is not None
     return SoundFigures(fmean(totals), fmean(shorts), *first)

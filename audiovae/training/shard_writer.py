@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audiovae.audio import AudioInfo, ResampledReader, mixed_to_mono
+from audiovae.audio.resample import resampled_length
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import CorruptAudioError
 from audiovae.spectrogram import num_frames
@@ -23,7 +24,8 @@ from audiovae.training.shard_index import ClipPart, ShardRow, array_facts
 
 def frames_of(info: AudioInfo, config: SpectrogramConfig) -> int:
     """Mel frames of a file, once it is at the shards' rate."""
-    return num_frames(-(-info.num_samples * config.sample_rate // info.sample_rate), config)
+    samples = resampled_length(info.num_samples, info.sample_rate, config.sample_rate)
+    return num_frames(samples, config)
 
 
 class ShardWriter:

@@ -57,7 +57,7 @@ class TimbreTask:
     """The loop's view of a VAE with a timbre code.
 
     Attributes:
-        reads_pitch: Whether it starts from weights that were trained before, so that swaps may be
+        is_warm_start: Whether it starts from weights that were trained before, so that swaps may be
             asked for at once (`same_share`).
     """
 
@@ -91,7 +91,7 @@ class TimbreTask:
         self.model.to(device)
         self.networks: Mapping[str, nn.Module] = {"vae": self.model}
         self.averaged = ("vae",)
-        self.reads_pitch = False
+        self.is_warm_start = False
         self._draw = PairDraw(sets.train.to(device), config.spectrogram)
         self._measured = {"known": sets.known.to(device), "unknown": sets.unknown.to(device)}
         self._forward = compiled(self.model.__call__, config.training, device)
@@ -104,7 +104,7 @@ class TimbreTask:
         objective = self.config.objective.at(progress.fraction)
         pairs = max(1, training.batch_size // 2)
         duets = round(_DUETS_SHARE * pairs) if progress.fraction >= _DUETS_FROM else 0
-        share = same_share(1.0 if self.reads_pitch else progress.fraction)
+        share = same_share(1.0 if self.is_warm_start else progress.fraction)
         batch = self._draw(pairs, training.crop_frames, generator, duets=duets, same_share=share)
         with autocast(training, self.device):
             posterior = self._timbre_of(batch.reference, _full_lengths(batch.reference))

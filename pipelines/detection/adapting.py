@@ -13,7 +13,7 @@ from audiovae.analysis.anomaly import require_enough
 from audiovae.analysis.profile import BLOCK_FRAMES
 from audiovae.checkpoint import Provenance, load_model
 from audiovae.commands import Interrupted
-from audiovae.generation import Studio, Wish
+from audiovae.generation import Sampler, SamplingSettings
 from audiovae.pretrained import MODEL_NAME, find_checkpoint
 from audiovae.training.adapting import AdaptingTask, adapting_config
 from audiovae.training.decoding import audio_paths
@@ -93,6 +93,6 @@ def _train(
 def _drawn_sounds(checkpoint: str, device: torch.device) -> list[Frames]:
     """Sounds of any kind, from the model's prior."""
     model = load_model(checkpoint, str(device), vocoder=None)
-    studio = Studio(model, Wish((1.0,) * len(model.config.level_names)))
-    drawn = (studio.log_mel(_DRAWN_FRAMES, seed) for seed in range(_DRAWN_SOUNDS))
+    sampler = Sampler(model, SamplingSettings((1.0,) * len(model.config.level_names)))
+    drawn = (sampler.log_mel(_DRAWN_FRAMES, seed) for seed in range(_DRAWN_SOUNDS))
     return [log_mel.numpy(force=True) for log_mel in drawn]

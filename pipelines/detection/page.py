@@ -12,8 +12,7 @@ import numpy as np
 
 from audiovae.analysis.profile import CELL_FRAMES
 from audiovae.config import SpectrogramConfig
-from audiovae.replacing import replacing
-from pipelines.report import page_environment, relative_url
+from pipelines.report import relative_url, write_page
 from pipelines.spectrogram_image import (
     RANGE_DB,
     colour_scale,
@@ -71,25 +70,19 @@ def write_anomaly_page(
         profile = profiles[verdict.index]
         file = files[verdict.index]
         cards.append(_card(output_dir, rank, verdict, file, profile, detector, judgement))
-    page = (
-        page_environment()
-        .get_template("anomalies.html.j2")
-        .render(
-            facts=facts,
-            judgement=judgement,
-            cards=cards,
-            histogram=_histogram(judgement),
-            curve=_curve_points(judgement),
-            ticks=frequency_ticks(),
-            colours=colour_scale(),
-            heat_range=_HEAT_RANGE,
-            num_files=len(files),
-        )
+    return write_page(
+        output_dir / PAGE_NAME,
+        "anomalies.html.j2",
+        facts=facts,
+        judgement=judgement,
+        cards=cards,
+        histogram=_histogram(judgement),
+        curve=_curve_points(judgement),
+        ticks=frequency_ticks(),
+        colours=colour_scale(),
+        heat_range=_HEAT_RANGE,
+        num_files=len(files),
     )
-    path = output_dir / PAGE_NAME
-    with replacing(path) as draft:
-        draft.write_text(page, encoding="utf-8")
-    return path
 
 
 def _card(

@@ -84,10 +84,9 @@ class Bench:
         self._model, self._qualities, self._opus = model, qualities, opus
         self._max_seconds, self._with_visqol = max_seconds, with_visqol
         self._is_stopped = is_stopped
-        device = str(model.device)
-        vocode = Reconstructor(model, device=device, polish_steps=polish_steps)
+        vocode = Reconstructor(model, polish_steps=polish_steps)
         self._vocoder = vocode if model.vocoder is not None else None
-        self._griffin_lim = Reconstructor(replace(model, vocoder=None), device=device)
+        self._griffin_lim = Reconstructor(replace(model, vocoder=None))
 
     def run(self, file: ClipFile) -> list[Row]:
         """Every row of one clip.

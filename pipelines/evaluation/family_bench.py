@@ -26,7 +26,7 @@ from audiovae.files import compress
 from audiovae.latents import Conditions, Latents
 from audiovae.models.blocks import step_mask
 from audiovae.models.output import VAEOutput
-from audiovae.objectives.spectral import mel_distances
+from audiovae.objectives.spectral import mel_distance
 from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db
 from audiovae.synthesis import Synthesizer
 from pipelines.evaluation.family_inputs import QUALITY, MemberInputs, Sound
@@ -160,8 +160,7 @@ class Member:
     def _mel_distance(self, waveform: Tensor, sound: Sound) -> float:
         target = torch.from_numpy(sound.waveform)
         made = waveform[None, : target.shape[1]]
-        by_window = mel_distances(made, target, self.model.config.spectrogram.sample_rate)
-        return sum(float(distance) for distance in by_window.values())
+        return float(mel_distance(made, target, self.model.config.spectrogram.sample_rate))
 
     def _samples(self) -> Figures:
         """How the sound of samples of the prior compares with recordings."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
@@ -80,9 +80,7 @@ class MemberInputs:
         return self._told([NO_LABEL] * count, None)
 
     def _told(self, labels: Sequence[int], pitch: Tensor | None) -> Conditions:
-        log_lambda = None
-        if self._model.quality_scale:
-            point = quality_lambda(self._model, QUALITY)
-            log_lambda = torch.full((len(labels),), 0.0 if point is None else point)
+        log_lambda = quality_lambda(self._model, QUALITY)
         label = torch.tensor(list(labels)) if self._model.config.label else None
-        return Conditions(log_lambda=log_lambda, label=label, pitch=pitch)
+        quality = Conditions.at_lambda(log_lambda, len(labels), self._model.device)
+        return replace(quality, label=label, pitch=pitch)

@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from audiovae.commands import one_line
-from audiovae.replacing import replacing
-from pipelines.report import page_environment, relative_url
+from pipelines.report import relative_url, write_page
 
 if TYPE_CHECKING:
     from pipelines.mapping.collection import Collection
@@ -86,22 +85,16 @@ def write_map_page(
         "urls": [relative_url(collection.root / collection.names[i], output_dir) for i in shown],
         "previews": embedded_previews(collection, shown) if holds_sound else None,
     }
-    page = (
-        page_environment()
-        .get_template("map.html.j2")
-        .render(
-            facts=facts,
-            data=data,
-            num_clips=len(collection),
-            num_shown=len(shown),
-            total_seconds=float(collection.seconds.sum()),
-            checkpoint=Path(collection.checkpoint).stem,
-        )
+    return write_page(
+        output_dir / PAGE_NAME,
+        "map.html.j2",
+        facts=facts,
+        data=data,
+        num_clips=len(collection),
+        num_shown=len(shown),
+        total_seconds=float(collection.seconds.sum()),
+        checkpoint=Path(collection.checkpoint).stem,
     )
-    path = output_dir / PAGE_NAME
-    with replacing(path) as draft:
-        draft.write_text(page, encoding="utf-8")
-    return path
 
 
 def _sample(count: int, seed: int) -> list[int]:

@@ -132,12 +132,12 @@ class Recipe:
             if not (is_compressed and name != "resynthesize")
         )
 
-    def processor(self, model: Model, device: str) -> Processor:
-        """What makes the products, on `device`."""
+    def processor(self, model: Model) -> Processor:
+        """What makes the products, where the model is."""
         if self.products[0] in MEASUREMENTS:
             from audiovae.measuring import Measurer, build_measurement
 
-            return Measurer(model, build_measurement(self.products[0], model), device)
+            return Measurer(model, build_measurement(self.products[0], model))
         from audiovae.transform import Transformer, TransformSettings
 
         settings = TransformSettings(
@@ -149,7 +149,7 @@ class Recipe:
             polish_steps=self.polish,
             move=None if self.timbre is None else self.timbre.move(),
         )
-        return Transformer(model, settings, device)
+        return Transformer(model, settings)
 
 
 def parse_products(text: str) -> tuple[str, ...]:

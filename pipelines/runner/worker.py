@@ -97,8 +97,8 @@ class Workplace:
                 f"{recipe.checkpoint}: expected the weights this run was started with, found "
                 "others; give every machine the same file"
             )
-        model = audiovae.load_model(recipe.checkpoint)
-        return Worker(self, recipe.processor(model, self.device), model.name, model.id)
+        model = audiovae.load_model(recipe.checkpoint, self.device)
+        return Worker(self, recipe.processor(model), model.name, model.id)
 
 
 class Worker:

@@ -130,7 +130,7 @@ def _timbre_task(stage: Stage, config: ModelConfig, data: TrainingData) -> Train
     task = TimbreTask(config, sets, stage.run_dir, data.device, origin)
     if stage.initial is not None:
         stage.initial.fill(task.networks)
-        task.reads_pitch = True
+        task.is_warm_start = True
     return task
 
 

@@ -55,11 +55,11 @@ def main(argv: list[str] | None = None) -> dict[str, tuple[float, float]]:
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(1)
-    shipped = load_model("base")
+    shipped = load_model("base", arguments.device)
     clips = example_clips(arguments.count, shipped.config.spectrogram.sample_rate)
     contenders = [
-        ours("shipped", shipped, clips, arguments.device),
-        ours("base size", with_random_weights(shipped), clips, arguments.device),
+        ours("shipped", shipped, clips),
+        ours("base size", with_random_weights(shipped), clips),
     ]
     if importlib.util.find_spec("encodec") is not None:
         contenders.append(encodec(clips, arguments.device))
@@ -97,15 +97,15 @@ def with_random_weights(shipped: Model) -> Model:
     return replace(
         shipped,
         config=config,
-        vae=vae.eval().requires_grad_(False),
-        vocoder=vocoder.eval().requires_grad_(False),
+        vae=vae.eval().requires_grad_(False).to(shipped.device),
+        vocoder=vocoder.eval().requires_grad_(False).to(shipped.device),
         frequency_table=FrequencyTable.build(config.bottleneck),
     )
 
 
-def ours(name: str, model: Model, clips: Sequence[Clip], device: str) -> Contender:
+def ours(name: str, model: Model, clips: Sequence[Clip]) -> Contender:
     """What a batch of files goes through, without reading and writing them."""
-    reconstructor = Reconstructor(model, device=device)
+    reconstructor = Reconstructor(model)
     config = model.config.spectrogram
     signals = [
         Signal(Stretch.whole(clip.num_samples, config), clip.waveform, config, 0, _LOG_LAMBDA)

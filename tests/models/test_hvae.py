@@ -164,11 +164,10 @@ def test_levels_are_named_and_ordered_coarse_to_fine() -> None:
     assert model.config.level_names == ("1.3Hz", "5.4Hz", "21.5Hz", "43.1Hz")
 
 
-def test_latents_know_their_levels_and_their_model() -> None:
+def test_latents_know_their_size_and_their_model() -> None:
     groups = tuple(torch.full((2, 1, 1), float(i)) for i in range(3))
     latents = Latents(groups, (0, 1, 1), (4, 2, 2), lengths(3, 4), Conditions(), model_id="a")
     assert latents.batch_size == 2
-    assert latents.level(1) == groups[1:]
     latents.require_model("a")
     with pytest.raises(ModelMismatchError, match="expected latents of model b, got latents of a"):
         latents.require_model("b")

@@ -107,7 +107,7 @@ def test_what_the_discriminators_pull_at_improves(tmp_path: Path) -> None:
     seen = []
     for _ in range(12):
         predicted = task.vocoder.predict(log_mel)
-        waveform = task.vocoder.to_waveform(predicted)
+        waveform = task.vocoder.polish(predicted, 0)
         trial = adversary.try_sound(waveform, target, generator)
         reconstruction = 1e-3 * waveform.abs().mean()
         loss, figures = adversary.pull(predicted, waveform, reconstruction, trial)

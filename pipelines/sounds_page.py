@@ -1,4 +1,4 @@
-"""`morph.html`, or one of another kind, and `contact_sheet.png`: sounds to see and to hear."""
+"""Sounds to see and to hear: `contact_sheet.png`, and a page such as `morph.html`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from audiovae.replacing import replacing
-from pipelines.report import page_environment, relative_url
+from pipelines.report import relative_url, write_page
 from pipelines.spectrogram_image import RANGE_DB, image_row, write_contact_sheet
 
 _SHEET_NAME: Final = "contact_sheet.png"
@@ -16,22 +15,28 @@ _COLUMNS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class MorphFacts:
-    """What the page says of a morph as a whole."""
+class SoundsFacts:
+    """What the page says of the sounds as a whole.
+
+    Attributes:
+        title: What they are.
+        checkpoint: The model that made them.
+        notes: What else they were made with.
+        kind: How they were made; the page is named by it.
+    """
 
     title: str
     checkpoint: str
-    content: str
-    curve: str
-    kind: str = "morph"
+    notes: tuple[str, ...]
+    kind: str
 
 
-def page_names(kind: str = "morph") -> tuple[str, str]:
-    """Names of what `write_morph_page` writes."""
+def page_names(kind: str) -> tuple[str, str]:
+    """Names of what `write_sounds_page` writes."""
     return f"{kind}.html", _SHEET_NAME
 
 
-def write_morph_page(output_dir: Path, sounds: Mapping[str, Path], facts: MorphFacts) -> Path:
+def write_sounds_page(output_dir: Path, sounds: Mapping[str, Path], facts: SoundsFacts) -> Path:
     """Write both, atomically.
 
     Args:
@@ -54,12 +59,11 @@ def write_morph_page(output_dir: Path, sounds: Mapping[str, Path], facts: MorphF
         }
         for image, (label, sound) in zip(images, sounds.items(), strict=True)
     ]
-    page = (
-        page_environment()
-        .get_template("morph.html.j2")
-        .render(facts=facts, seconds=longest, cards=cards, range_db=RANGE_DB)
+    return write_page(
+        output_dir / page_names(facts.kind)[0],
+        "sounds.html.j2",
+        facts=facts,
+        seconds=longest,
+        cards=cards,
+        range_db=RANGE_DB,
     )
-    path = output_dir / page_names(facts.kind)[0]
-    with replacing(path) as draft:
-        draft.write_text(page, encoding="utf-8")
-    return path
