@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiovae.audio.values import MAX_MAGNITUDE
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
 from audiovae.spectrogram import ReadSamples, log_mel_spectrogram, log_mel_window, num_frames
@@ -38,6 +39,7 @@ _CONTAINER_LIMITS = (
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
 _STATISTICS_FRAMES = 4_000_000
+_HALF_ROUNDING = 2.0**-10  # twice what the rounding to float16 can do to the floor
 _MIN_DEVIATION = 0.1  # a band that hardly varies is not blown up to unit deviation
 
 Progress = Callable[[int, int], None]
@@ -249,7 +251,8 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
     """Mean and standard deviation `[mel]` of a log-mel corpus; of 13 hours of a larger one.
 
     Raises:
-        ConfigError: If the corpus is digital silence, which no model can be standardised by.
+        ConfigError: If the corpus is digital silence, which no model can be standardised by, or
+            holds what is no log-mel.
     """
     total = torch.zeros(config.num_mels, dtype=torch.float64)
     squares = torch.zeros_like(total)
@@ -257,7 +260,9 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
     for index in sorted(range(len(corpus.names)), key=lambda i: _name_rank(corpus.names[i])):
         clip = corpus.clip(index)
         for first in range(0, len(clip), _PIECE_FRAMES):
-            values = clip[first : first + _PIECE_FRAMES, : config.num_mels].double().cpu()
+            frames = clip[first : first + _PIECE_FRAMES, : config.num_mels]
+            require_log_mels(frames, config, corpus.names[index])
+            values = frames.double().cpu()
             total += values.sum(dim=0)
             squares += values.square().sum(dim=0)
             count += len(values)
@@ -268,6 +273,23 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
     if float(variance.max()) < 1e-6 and float(mean.max()) < config.log_floor + 0.1:
         raise ConfigError("expected training audio with sound in it, got silence only")
     return mean.float(), variance.sqrt().clamp(min=_MIN_DEVIATION).float()
+
+
+def require_log_mels(frames: Tensor, config: SpectrogramConfig, name: str) -> None:
+    """Refuse what is the log-mel of no sound: numbers of a shard that have rotted.
+
+    Raises:
+        ConfigError: If a number is not finite, below the floor, or louder than anything that is
+            read.
+    """
+    lowest, highest = (float(end) for end in frames.aminmax())
+    floor = config.log_floor - _HALF_ROUNDING * abs(config.log_floor)
+    if not (floor <= lowest and highest <= math.log(MAX_MAGNITUDE * config.window_samples)):
+        raise ConfigError(
+            f"expected log-mels of sound, got numbers from {lowest:g} to {highest:g} in those of "
+            f"'{name}': its shard is damaged; remove that file (the one in index.jsonl) and run "
+            "python -m pipelines.preprocess as before, which makes it again"
+        )
 
 
 def _memory_bytes() -> float:

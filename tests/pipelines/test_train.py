@@ -185,6 +185,30 @@ def test_shards_train_a_vae_and_with_audio_a_vocoder(
     assert (ended.status, ended.err) == (0, "")
 
 
+@pytest.mark.parametrize("clip", range(3))  # one of them is held back
+def test_rot_in_a_shard_is_found_where_it_is_read(
+    run: Run, config: Path, audio: Path, tmp_path: Path, clip: int
+) -> None:
+    shards = tmp_path / "shards"
+    assert run(audio, "--output-dir", shards, main=preprocess.main).status == 0
+    with (shards / "shards" / "00000.npy").open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(size * (2 * clip + 1) // 6 // 2 * 2)
+        file.write(b"\xff\x7f" * 64)  # not a number
+    problem = problem_of(run(*command(config, shards, tmp_path / "run", "--steps", "1")), 1)
+    assert f"'tone_{clip}.wav': its shard is damaged" in problem
+
+
+def test_lost_waveforms_are_no_matter_of_the_kind_of_model(
+    run: Run, config: Path, audio: Path, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    assert run(audio, "--output-dir", shards, "--with-audio", main=preprocess.main).status == 0
+    (shards / "waveforms" / "00000.npy").write_bytes(b"")
+    problem = problem_of(run(*command(config, shards, tmp_path / "run", "--steps", "1")), 1)
+    assert "waveforms/00000.npy: expected a whole shard" in problem
+
+
 def test_a_vocoder(run: Run, config: Path, audio: Path, tmp_path: Path) -> None:
     config.write_text('kind = "vocoder"\n' + config.read_text().replace("= 64", "= 8"))
     ended = run(*command(config, audio, tmp_path / "run", "--steps", "2"))

@@ -24,6 +24,7 @@ from audiovae.training.data import (
     load_waveforms,
     log_mel_corpus,
     log_mel_statistics,
+    require_log_mels,
     to_float,
 )
 from tests.tones import noise, tones, waveform_corpus, write_tones
@@ -212,7 +213,7 @@ def test_pieces_of_a_long_clip_are_those_of_the_whole(monkeypatch: pytest.Monkey
 
 
 def test_statistics_are_the_mean_and_deviation_of_each_band() -> None:
-    clips = [(-5 + 2 * torch.randn(n, 128, generator=generator(n))).half() for n in (3000, 50)]
+    clips = [(-5 + torch.randn(n, 128, generator=generator(n))).half() for n in (3000, 50)]
     mean, deviation = log_mel_statistics(Corpus.of_clips(clips, ["a", "b"]), CONFIG)
     together = torch.cat(clips).float()
     torch.testing.assert_close(mean, together.mean(dim=0), rtol=1e-4, atol=1e-4)
@@ -223,6 +224,24 @@ def test_silence_cannot_be_standardised() -> None:
     silence = torch.full((100, 128), CONFIG.log_floor).half()
     with pytest.raises(ConfigError, match="silence only"):
         log_mel_statistics(Corpus.of_clips([silence], ["a"]), CONFIG)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -11.6, 40.0])
+def test_what_is_no_log_mel_is_refused_by_its_clip(value: float) -> None:
+    clip = torch.full((100, 128), -5.0).half()
+    clip[70, 3] = value
+    corpus = Corpus.of_clips([torch.full((9, 128), -4.0).half(), clip], ["a.wav", "b.wav"])
+    with pytest.raises(ConfigError, match=r"in those of 'b\.wav': its shard is damaged"):
+        log_mel_statistics(corpus, CONFIG)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 1e9])
+def test_the_log_mel_of_any_sound_is_one(level: float) -> None:
+    sound = torch.zeros(1, 8192)
+    sound[:, 1000:] = level * torch.cos(torch.arange(7192) / 3)
+    log_mel = log_mel_spectrogram(sound, CONFIG)[0].T
+    require_log_mels(log_mel, CONFIG, "a.wav")
+    require_log_mels(log_mel.half(), CONFIG, "a.wav")
 
 
 def test_augmented_log_mels_keep_the_floor_and_their_silence() -> None:
