@@ -261,7 +261,8 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
         clip = corpus.clip(index)
         for first in range(0, len(clip), _PIECE_FRAMES):
             frames = clip[first : first + _PIECE_FRAMES, : config.num_mels]
-            require_log_mels(frames, config, corpus.names[index])
+            if corpus.mapped:
+                require_log_mels(frames, config, corpus.names[index])
             values = frames.double().cpu()
             total += values.sum(dim=0)
             squares += values.square().sum(dim=0)

@@ -72,7 +72,7 @@ class VAETask:
         self.networks: Mapping[str, nn.Module] = {"vae": self.model}
         self.averaged = ("vae",)
         self._train, self._validation = train.to(device), validation.pieces(_VALIDATION_FRAMES)
-        for index, name in enumerate(self._validation.names):
+        for index, name in enumerate(self._validation.names if validation.mapped else ()):
             beginning = self._validation.clip(index)[
                 :_VALIDATION_FRAMES, : config.spectrogram.num_mels
             ]
