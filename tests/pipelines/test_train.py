@@ -241,6 +241,26 @@ def test_wrong_usage_is_one_line_each(run: Run, config: Path, audio: Path, tmp_p
     assert "no.toml" in missing
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("vae.width=abc", "--set: vae.width: "),
+        ("vae=1", "--set: vae: must be a table of settings, got 1"),
+        ("vae.wdth=8", "--set: unknown key 'vae.wdth'; did you mean 'width'?"),
+        ("training.batch_size=true", "--set: training.batch_size: must not be true or false"),
+        ("training.crop_frames=65", "--set: training.crop_frames must be a multiple"),
+        ("width", "--set: expected a setting like"),
+    ],
+)
+def test_a_wrong_setting_is_wrong_usage(
+    run: Run, config: Path, audio: Path, tmp_path: Path, setting: str, said: str
+) -> None:
+    arguments = command(config, audio, tmp_path / "run", "--set", setting)
+    assert said in problem_of(run(*arguments), 2)
+    config.write_text(config.read_text().replace("width = 16", "wdth = 16"))
+    assert "test.toml: unknown key 'vae.wdth'" in problem_of(run(*arguments), 1)
+
+
 def test_data_that_cannot_be_trained_on_is_one_line(run: Run, config: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty"
     missing = problem_of(run(*command(config, empty, tmp_path / "run")), 1)
