@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -168,7 +168,7 @@ def load_waveforms(directory: Path, sample_rate: int, progress: Progress | None 
         ConfigError: If there is no directory, no readable audio in it, or too much for memory.
     """
     paths = audio_paths(directory)
-    limit = _MEMORY_SHARE * _memory_bytes()
+    limit = _MEMORY_SHARE * memory_bytes()
     clips: list[Tensor] = []
     names: list[str] = []
     total = 0
@@ -293,7 +293,8 @@ def require_log_mels(frames: Tensor, config: SpectrogramConfig, name: str) -> No
         )
 
 
-def _memory_bytes() -> float:
+@lru_cache(maxsize=1)
+def memory_bytes() -> float:
     """The memory that there is for this process; infinite where it cannot be told."""
     limits = [math.inf]
     with suppress(AttributeError, ValueError, OSError):

@@ -17,6 +17,7 @@ import torch
 from audiovae.checkpoint import load_checkpoint, load_vae
 from audiovae.training import loop
 from pipelines import preprocess, train
+from pipelines.training.memory import memory_explained
 from pipelines.training_display import TrainingDisplay
 from tests.pipelines.conftest import Ended
 from tests.tones import write_tones
@@ -259,6 +260,21 @@ def test_a_wrong_setting_is_wrong_usage(
     assert said in problem_of(run(*arguments), 2)
     config.write_text(config.read_text().replace("width = 16", "wdth = 16"))
     assert "test.toml: unknown key 'vae.wdth'" in problem_of(run(*arguments), 1)
+
+
+@pytest.mark.parametrize(
+    "setting", ["vae.width=1000000000", "vae.width=1e14", "training.batch_size=1000000000"]
+)
+def test_too_little_memory_is_one_line(
+    run: Run, config: Path, audio: Path, tmp_path: Path, setting: str
+) -> None:
+    arguments = command(config, audio, tmp_path / "run", "--steps", "1", "--set", setting)
+    assert "lower vae.width" in problem_of(run(*arguments), 1)
+
+
+def test_other_errors_of_torch_are_left_alone() -> None:
+    with pytest.raises(RuntimeError, match="size of tensor"), memory_explained():
+        torch.zeros(2) + torch.zeros(3)
 
 
 def test_data_that_cannot_be_trained_on_is_one_line(run: Run, config: Path, tmp_path: Path) -> None:

@@ -195,7 +195,7 @@ def test_no_directory_no_audio_and_nothing_readable_are_one_line(tmp_path: Path)
 def test_more_than_half_the_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "_memory_bytes", lambda: 200_000.0)
+    monkeypatch.setattr(data, "memory_bytes", lambda: 200_000.0)
     assert "pipelines.preprocess" in refusal(write_tones(tmp_path))
 
 
