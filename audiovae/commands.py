@@ -224,11 +224,13 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
         complain(problem)
         return ExitStatus.USAGE
     except (Interrupted, KeyboardInterrupt, typer.Abort) as problem:
+        if isinstance(problem.__cause__, EOFError):  # Typer takes a file that is cut short for ^D
+            raise problem.__cause__ from None
         complain(str(problem) or "stopped; run the same command again to continue")
         return ExitStatus.INTERRUPTED
     except (AudioVAEError, OSError) as problem:
         logging.getLogger(__name__).debug("fatal", exc_info=problem)
-        complain(problem)
+        complain(_explained(problem))
         return ExitStatus.FATAL
     except _CommandLineError as problem:
         explained = getattr(problem, "format_message", problem.__str__)().rstrip(".")
@@ -237,6 +239,18 @@ def run_command(app: typer.Typer, argv: Sequence[str] | None, prog_name: str) ->
             complain(f"{explained}; see {context.command_path if context else prog_name} --help")
         return ExitStatus.USAGE
     return status if isinstance(status, int) else ExitStatus.DONE
+
+
+def _explained(problem: AudioVAEError | OSError) -> object:
+    """What to say of a problem; what the system says of a file lacks what to do."""
+    if isinstance(problem, AudioVAEError) or not problem.filename:
+        return problem
+    place = problem.filename2 or problem.filename  # of a draft, the name that it was to take
+    if isinstance(problem, IsADirectoryError):
+        what = f"{place}: expected a file, got a folder; move it away"
+    else:
+        what = f"{problem.strerror}: {place}; mend that"
+    return f"{what} and run the same command again"
 
 
 def _argument(word: str) -> str:

@@ -66,7 +66,8 @@ def with_settings(tables: dict[str, Any], settings: Sequence[str]) -> dict[str, 
             changed = {}
         if not equals or not changed:
             raise ConfigError(
-                f"expected a setting like objective.beta=4, got '{setting}'; write table.key=value"
+                f"--set: expected a setting like objective.beta=4, got '{setting}'; "
+                "write table.key=value"
             )
         tables = _merge(tables, changed)
     return tables
@@ -99,6 +100,8 @@ def first_problem(error: ValidationError, model: type[BaseModel]) -> str:
     dotted = ".".join(location)
     if problem["type"] != "extra_forbidden":
         reason = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "model_type":  # which names a class of ours
+            reason = "must be a table of settings"
         given = problem["input"]
         got = "" if isinstance(given, dict | BaseModel) else f", got {given!r}"
         return f"{dotted}: {reason}{got}" if dotted else f"{reason}{got}"

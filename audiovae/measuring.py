@@ -208,9 +208,19 @@ def save_arrays(path: Path, arrays: Arrays) -> None:
 
 
 def load_arrays(path: Path) -> Arrays:
-    """Read what `save_arrays` wrote."""
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    """Read what `save_arrays` wrote.
+
+    Raises:
+        ConfigError: If it is damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (ValueError, LookupError, EOFError, TypeError, AttributeError, zipfile.BadZipFile):
+        raise ConfigError(
+            f"{path}: expected what was measured of a file, got a damaged one; remove it and run "
+            "the same command again"
+        ) from None
 
 
 def _chunks(file: int, signal: Signal, config: SpectrogramConfig) -> Iterator[_Chunk]:

@@ -78,6 +78,7 @@ def train(
     --init, the sizes of the given weights win over those of the config.
     """
     from pipelines.training.commands import TrainingRequest, train_recipe, train_single
+    from pipelines.training.memory import memory_explained
 
     started = time.monotonic()
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
@@ -99,10 +100,11 @@ def train(
         settings=tuple(settings or ()),
         labels=labels,
     )
-    if config is not None:
-        train_single(config, request)
-    else:
-        train_recipe(recipe, request)
+    with memory_explained():
+        if config is not None:
+            train_single(config, request)
+        else:
+            train_recipe(recipe, request)
 
 
 def _device(name: str) -> torch.device:

@@ -157,6 +157,34 @@ def test_wrong_type_or_value_names_its_key(write_config: WriteConfig, text: str,
     assert f"{key}: " in problem_of(write_config("a.toml", text))
 
 
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("[training]\nbatch_size = true", "training.batch_size"),
+        ("[training]\nseed = false", "training.seed"),
+        ("[training]\nlearning_rate = true", "training.learning_rate"),
+        ("[vae]\nkernel_size = true", "vae.kernel_size"),
+        ("[vae]\ndilations = [true]", "vae.dilations"),
+        ("quality = true", "quality"),
+    ],
+)
+def test_true_is_no_number(write_config: WriteConfig, text: str, key: str) -> None:
+    assert f"{key}: must not be true or false" in problem_of(write_config("a.toml", text))
+
+
+def test_true_and_false_are_themselves(write_config: WriteConfig) -> None:
+    path = write_config("a.toml", "quality = false\n[training]\ncompile = false")
+    config = load_config(path)
+    assert (config.quality, config.training.compile) == (None, False)
+
+
+@pytest.mark.parametrize("text", ["vae = 1", "quality = 1", "vae.levels = [1]"])
+def test_what_should_be_a_table_is_told_so(write_config: WriteConfig, text: str) -> None:
+    message = problem_of(write_config("a.toml", text))
+    assert "must be a table of settings, got 1" in message
+    assert "Config" not in message
+
+
 def test_missing_file(tmp_path: Path) -> None:
     message = problem_of(tmp_path / "nothing.toml")
     assert "configs/" in message

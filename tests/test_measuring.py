@@ -8,7 +8,7 @@ import pytest
 from audiovae.audio import Clip, write_audio
 from audiovae.checkpoint import Model
 from audiovae.errors import AudioVAEError, ConfigError
-from audiovae.measuring import Measurer, build_measurement, load_arrays
+from audiovae.measuring import Measurer, build_measurement, load_arrays, save_arrays
 from tests.small_models import load_tiny_model
 from tests.tones import SAMPLE_RATE, tones
 
@@ -113,6 +113,20 @@ def test_an_embedding_does_not_change_with_repetition(model: Model, tmp_path: Pa
     other = measurer.measure_file(write(tmp_path / "other.wav", 3, seed=8))["embedding"]
     apart = np.linalg.norm(vectors[0] - vectors[1])
     assert apart < 0.5 * np.linalg.norm(vectors[0] - other)
+
+
+@pytest.mark.parametrize("keep", [0, 1, 100, 250])
+def test_damaged_arrays_are_one_line_of_ours(tmp_path: Path, keep: int) -> None:
+    path = tmp_path / "a.npz"
+    save_arrays(path, {"x": np.arange(50)})
+    whole = path.read_bytes()
+    np.save(tmp_path / "b.npy", np.arange(9))
+    rotted = whole[:keep] + b"?" + whole[keep + 1 :]
+    for data in (whole[:keep], b"junk" * keep, rotted, (tmp_path / "b.npy").read_bytes()):
+        path.write_bytes(data)
+        with pytest.raises(ConfigError, match="got a damaged one; remove it") as caught:
+            load_arrays(path)
+        assert "pickle" not in str(caught.value)
 
 
 def test_an_unknown_measurement_is_refused(model: Model) -> None:

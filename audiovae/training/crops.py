@@ -9,10 +9,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from audiovae.training.data import Corpus
+from audiovae.training.data import Corpus, memory_bytes
 
 _SPILL_SHARE = 8  # a crop may reach over a clip's end by an eighth, so that ends are learnt too
 _READERS = 16  # threads that read crops from files
+_MEMORY_SHARE = 0.5  # a batch in its own type that fills more leaves no room to learn from it
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,13 @@ def draw_crops(
         crop: Positions of a crop.
         generator: A CPU generator; its state is all the randomness there is.
         device: Where the crops are wanted.
+
+    Raises:
+        MemoryError: If that is more than there can be; the system would find out late, and then
+            end processes as it likes.
     """
+    if batch_size * crop * corpus.arrays[0][0].nbytes > _MEMORY_SHARE * memory_bytes():
+        raise MemoryError(f"a batch of {batch_size} crops of {crop} positions")
     draw = torch.rand(2, batch_size, generator=generator, dtype=torch.float64)
     clips = torch.searchsorted(corpus.ends, (draw[0] * corpus.ends[-1]).long(), right=True)
     lengths = corpus.lengths[clips]

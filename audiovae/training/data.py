@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from audiovae.audio.values import MAX_MAGNITUDE
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
 from audiovae.spectrogram import ReadSamples, log_mel_spectrogram, log_mel_window, num_frames
@@ -38,6 +39,7 @@ _CONTAINER_LIMITS = (
     "/sys/fs/cgroup/memory/memory.limit_in_bytes",
 )
 _STATISTICS_FRAMES = 4_000_000
+_HALF_ROUNDING = 2.0**-10  # twice what the rounding to float16 can do to the floor
 _MIN_DEVIATION = 0.1  # a band that hardly varies is not blown up to unit deviation
 
 Progress = Callable[[int, int], None]
@@ -166,7 +168,7 @@ def load_waveforms(directory: Path, sample_rate: int, progress: Progress | None 
         ConfigError: If there is no directory, no readable audio in it, or too much for memory.
     """
     paths = audio_paths(directory)
-    limit = _MEMORY_SHARE * _memory_bytes()
+    limit = _MEMORY_SHARE * memory_bytes()
     clips: list[Tensor] = []
     names: list[str] = []
     total = 0
@@ -249,7 +251,8 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
     """Mean and standard deviation `[mel]` of a log-mel corpus; of 13 hours of a larger one.
 
     Raises:
-        ConfigError: If the corpus is digital silence, which no model can be standardised by.
+        ConfigError: If the corpus is digital silence, which no model can be standardised by, or
+            holds what is no log-mel.
     """
     total = torch.zeros(config.num_mels, dtype=torch.float64)
     squares = torch.zeros_like(total)
@@ -257,7 +260,10 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
     for index in sorted(range(len(corpus.names)), key=lambda i: _name_rank(corpus.names[i])):
         clip = corpus.clip(index)
         for first in range(0, len(clip), _PIECE_FRAMES):
-            values = clip[first : first + _PIECE_FRAMES, : config.num_mels].double().cpu()
+            frames = clip[first : first + _PIECE_FRAMES, : config.num_mels]
+            if corpus.mapped:
+                require_log_mels(frames, config, corpus.names[index])
+            values = frames.double().cpu()
             total += values.sum(dim=0)
             squares += values.square().sum(dim=0)
             count += len(values)
@@ -270,7 +276,25 @@ def log_mel_statistics(corpus: Corpus, config: SpectrogramConfig) -> tuple[Tenso
     return mean.float(), variance.sqrt().clamp(min=_MIN_DEVIATION).float()
 
 
-def _memory_bytes() -> float:
+def require_log_mels(frames: Tensor, config: SpectrogramConfig, name: str) -> None:
+    """Refuse what is the log-mel of no sound: numbers of a shard that have rotted.
+
+    Raises:
+        ConfigError: If a number is not finite, below the floor, or louder than anything that is
+            read.
+    """
+    lowest, highest = (float(end) for end in frames.aminmax())
+    floor = config.log_floor - _HALF_ROUNDING * abs(config.log_floor)
+    if not (floor <= lowest and highest <= math.log(MAX_MAGNITUDE * config.window_samples)):
+        raise ConfigError(
+            f"expected log-mels of sound, got numbers from {lowest:g} to {highest:g} in those of "
+            f"'{name}': its shard is damaged; remove that file (the one in index.jsonl) and run "
+            "python -m pipelines.preprocess as before, which makes it again"
+        )
+
+
+@lru_cache(maxsize=1)
+def memory_bytes() -> float:
     """The memory that there is for this process; infinite where it cannot be told."""
     limits = [math.inf]
     with suppress(AttributeError, ValueError, OSError):

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -254,7 +255,7 @@ def _read(
     folder: Path, cast: _Cast, phrases: range, players: slice, config: SpectrogramConfig
 ) -> Pairs:
     paths = [_phrase_path(folder, index) for index in phrases]
-    log_mel = torch.cat([torch.from_numpy(np.load(path)[players]) for path in paths])
+    log_mel = torch.cat([_clips_of(path)[players] for path in paths])
     casts = [cast.phrases[index][players] for index in phrases]
     power = [(2 * clip.float()).exp().mean(dim=0) for clip in log_mel]
     return Pairs(
@@ -267,6 +268,21 @@ def _read(
 
 def _phrase_path(folder: Path, index: int) -> Path:
     return folder / f"phrase_{index:05d}.npy"
+
+
+def _clips_of(path: Path) -> Tensor:
+    """What `_save` wrote.
+
+    Raises:
+        ConfigError: If it is damaged.
+    """
+    try:
+        return torch.from_numpy(np.load(path, allow_pickle=False))
+    except (ValueError, EOFError, TypeError, BadZipFile):
+        raise ConfigError(
+            f"{path}: expected a phrase that was played, got a damaged file; remove it and run the "
+            "same command again, which plays it anew"
+        ) from None
 
 
 def _save(path: Path, clips: Tensor) -> None:

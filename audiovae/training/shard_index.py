@@ -12,20 +12,21 @@ here needs torch, so that what has nothing to do is done at once.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
 
 DESCRIPTION_NAME: Final = "shards.json"
 INDEX_NAME: Final = "index.jsonl"
-LOG_MEL_DIR: Final = "shards"
-WAVEFORM_DIR: Final = "waveforms"
 _FORMAT: Final = "audiovae-log-mel"
 _VERSION: Final = 2
+_SHARD_NAME: Final = re.compile(r"[0-9]{1,18}\.npy")
 _READABLE: Final = (1, 2)  # version 1 lacks all that has a default below
 
 
@@ -60,6 +61,19 @@ class ShardRow:
     size: int = -1
     mtime_ns: int = -1
     sha256: str = ""
+
+
+_TEXTS: Final = attrgetter("path", "shard", "sha256")
+_COUNTS: Final = attrgetter(
+    "first_frame",
+    "num_frames",
+    "sample_rate",
+    "source_frame",
+    "file_frames",
+    "num_samples",
+    "size",
+    "mtime_ns",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +139,9 @@ def parse_description(text: str, place: str, config: SpectrogramConfig) -> Shard
         facts = json.loads(text)
         kind, version = facts["format"], facts["version"]
         settings = dict(facts["spectrogram"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError):
         raise ConfigError(
-            f"{place}: expected a description of shards, got a damaged one ({error}); "
+            f"{place}: expected a description of shards, got a damaged one; "
             "remove this directory of shards and make it again with python -m pipelines.preprocess"
         ) from None
     if kind != _FORMAT or version not in _READABLE:
@@ -151,20 +165,33 @@ def parse_rows(text: str, place: str) -> list[ShardRow]:
         ConfigError: If a row cannot be read.
     """
     whole, _, _ = text.rpartition("\n")
-    try:
-        return [ShardRow(**json.loads(line)) for line in whole.splitlines()]
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{place}: expected a row of JSON a line, got a damaged one ({error}); "
-            "remove this directory of shards and make it again"
-        ) from None
+    rows = []
+    for number, line in enumerate(whole.splitlines(), start=1):
+        try:
+            rows.append(parse_row(json.loads(line)))
+        except (ValueError, TypeError):
+            raise ConfigError(
+                f"{place}: expected a row of JSON a line, got a damaged one in line {number}; "
+                "remove this directory of shards and make it again"
+            ) from None
+    return rows
+
+
+def parse_row(facts: dict[str, object]) -> ShardRow:
+    """A row of which every value is of its kind, and the shard's name no way out of its folder.
+
+    Raises:
+        ValueError: If it is not.
+        TypeError: If a value is missing, or one too many.
+    """
+    row = ShardRow(**facts)  # type: ignore[arg-type]
+    right = all(type(value) is str for value in _TEXTS(row))
+    right = right and all(type(value) is int for value in _COUNTS(row))
+    if not right or not _SHARD_NAME.fullmatch(row.shard):
+        raise ValueError(f"expected a row of the index, got {facts}; make the shards again")
+    return row
 
 
 def format_rows(rows: Iterable[ShardRow]) -> str:
     """The text of `index.jsonl`."""
     return "".join(json.dumps(asdict(row)) + "\n" for row in rows)
-
-
-def array_facts(num_frames: int, width: int, dtype: str) -> dict[str, Any]:
-    """What the header of a shard's array says: see `numpy.lib.format`."""
-    return {"descr": dtype, "fortran_order": False, "shape": (num_frames, width)}

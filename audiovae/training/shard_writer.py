@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,8 @@ from audiovae.errors import CorruptAudioError
 from audiovae.spectrogram import num_frames
 from audiovae.training.data import log_mel_pieces
 from audiovae.training.decoding import to_int16
-from audiovae.training.shard_index import ClipPart, ShardRow, array_facts
+from audiovae.training.shard_arrays import ArrayKind, log_mels, waveforms
+from audiovae.training.shard_index import ClipPart, ShardRow
 
 
 def frames_of(info: AudioInfo, config: SpectrogramConfig) -> int:
@@ -45,8 +45,8 @@ class ShardWriter:
         self, name: str, log_mel: Path, waveform: Path | None, config: SpectrogramConfig
     ) -> None:
         self._name, self._config = name, config
-        self._log_mel = _ArrayFile(log_mel, config.num_mels, "<f2")
-        self._waveform = _ArrayFile(waveform, config.hop_samples, "<i2") if waveform else None
+        self._log_mel = _ArrayFile(log_mel, log_mels(config))
+        self._waveform = _ArrayFile(waveform, waveforms(config)) if waveform else None
         self.num_frames = 0
 
     def __enter__(self) -> ShardWriter:
@@ -139,33 +139,25 @@ class _MonoSound:
 
 
 class _ArrayFile:
-    """A two-dimensional .npy file that grows by rows."""
+    """A two-dimensional .npy file that grows by frames."""
 
-    def __init__(self, path: Path, width: int, dtype: str) -> None:
-        self._width, self._dtype = width, np.dtype(dtype)
+    def __init__(self, path: Path, kind: ArrayKind) -> None:
+        self._kind = kind
         self._file: BinaryIO = path.open("wb")
-        self._file.write(self._header(0))
-        self._data_start = self._file.tell()
+        self._file.write(kind.header(0))
 
-    def append(self, rows: NDArray[np.generic]) -> None:
-        self._file.write(np.ascontiguousarray(rows, self._dtype).data)
+    def append(self, frames: NDArray[np.generic]) -> None:
+        self._file.write(np.ascontiguousarray(frames, self._kind.dtype).data)
 
-    def cut_back(self, num_rows: int) -> None:
-        self._file.seek(self._data_start + num_rows * self._width * self._dtype.itemsize)
+    def cut_back(self, num_frames: int) -> None:
+        self._file.seek(self._kind.header_bytes + num_frames * self._kind.frame_bytes)
         self._file.truncate()
 
     def close(self) -> None:
         with self._file:
-            rows = (self._file.tell() - self._data_start) // self._width // self._dtype.itemsize
+            frames = (self._file.tell() - self._kind.header_bytes) // self._kind.frame_bytes
             self._file.seek(0)
-            self._file.write(self._header(rows))
-
-    def _header(self, num_rows: int) -> bytes:
-        """As long for any number of rows: numpy pads it for that."""
-        header = io.BytesIO()
-        facts = array_facts(num_rows, self._width, self._dtype.str)
-        np.lib.format.write_array_header_1_0(header, facts)
-        return header.getvalue()
+            self._file.write(self._kind.header(frames))
 
 
 def _to_numpy(log_mel: Tensor) -> NDArray[np.generic]:

@@ -6,9 +6,11 @@ What the files are: `shard_index.py`. Who writes them: `shard_writer.py`, called
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,16 +19,23 @@ from torch import Tensor
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
 from audiovae.training.data import Corpus
+from audiovae.training.shard_arrays import (
+    ArrayKind,
+    arrays_of,
+    lies_inside,
+    log_mels,
+    waveforms,
+)
 from audiovae.training.shard_index import (
     DESCRIPTION_NAME,
     INDEX_NAME,
-    LOG_MEL_DIR,
-    WAVEFORM_DIR,
     ShardRow,
     ShardsDescription,
     parse_description,
     parse_rows,
 )
+
+_REMEDY: Final = "run python -m pipelines.preprocess as before, which makes it again"
 
 
 def load_shards(directory: Path, config: SpectrogramConfig) -> Corpus:
@@ -39,9 +48,8 @@ def load_shards(directory: Path, config: SpectrogramConfig) -> Corpus:
     Raises:
         ConfigError: If these are no shards, of another spectrogram, damaged or empty.
     """
-    _describe(directory, config)
-    rows = _rows_of(directory)
-    return _map(directory / LOG_MEL_DIR, rows, np.dtype(np.float16), config.num_mels)
+    rows = _checked_rows(directory, _describe(directory, config))
+    return _map(directory, log_mels(config), rows)
 
 
 def load_shard_waveforms(directory: Path, config: SpectrogramConfig) -> Corpus:
@@ -54,14 +62,15 @@ def load_shard_waveforms(directory: Path, config: SpectrogramConfig) -> Corpus:
     Raises:
         ConfigError: As `load_shards`, and if the shards hold no waveforms.
     """
-    if not _describe(directory, config).with_audio:
+    description = _describe(directory, config)
+    if not description.with_audio:
         raise ConfigError(
             f"{directory}: expected shards with waveforms, got log-mels alone; make them again "
             "in another directory with python -m pipelines.preprocess --with-audio"
         )
-    rows = _rows_of(directory)
+    rows = _checked_rows(directory, description)
     hop = config.hop_samples
-    frames = _map(directory / WAVEFORM_DIR, rows, np.dtype(np.int16), hop)
+    frames = _map(directory, waveforms(config), rows)
     return Corpus(
         tuple(array.view(-1) for array in frames.arrays),  # [frame, hop] to [sample]
         array_of=frames.array_of,
@@ -76,9 +85,9 @@ def _describe(directory: Path, config: SpectrogramConfig) -> ShardsDescription:
     path = directory / DESCRIPTION_NAME
     try:
         text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError):
         raise ConfigError(
-            f"{path}: expected a description of shards, got a damaged or missing one ({error}); "
+            f"{path}: expected a description of shards, got a damaged or missing one; "
             "make the shards with python -m pipelines.preprocess"
         ) from None
     return parse_description(text, str(path), config)
@@ -96,20 +105,44 @@ def _rows_of(directory: Path) -> list[ShardRow]:
     return rows
 
 
-def _map(folder: Path, rows: Sequence[ShardRow], dtype: np.dtype[np.generic], width: int) -> Corpus:
+def _checked_rows(directory: Path, description: ShardsDescription) -> list[ShardRow]:
+    """The rows of the index, every array of their shards being there in its full size.
+
+    Also those that nobody asked for: a directory is whole or it is not.
+    """
+    rows = _rows_of(directory)
+    for kind in arrays_of(description):
+        frames = {name: _num_frames(directory / kind.folder / name, kind) for name in _names(rows)}
+        for row in rows:
+            if not lies_inside(row, frames[row.shard], description):
+                raise ConfigError(
+                    f"{directory / INDEX_NAME}: expected {row.path} inside {row.shard}, got frames "
+                    f"[{row.first_frame}, {row.first_frame + row.num_frames}) of "
+                    f"{frames[row.shard]}; {_REMEDY}"
+                )
+    return rows
+
+
+def _names(rows: Iterable[ShardRow]) -> list[str]:
+    return sorted({row.shard for row in rows})
+
+
+def _num_frames(path: Path, kind: ArrayKind) -> int:
+    try:
+        with path.open("rb") as file:
+            start, size = file.read(kind.header_bytes), os.fstat(file.fileno()).st_size
+    except OSError:
+        start, size = b"", 0
+    if frames := kind.frames_of(start, size):
+        return frames
+    raise ConfigError(f"{path}: expected a whole shard, got a damaged or missing one; {_REMEDY}")
+
+
+def _map(directory: Path, kind: ArrayKind, rows: Sequence[ShardRow]) -> Corpus:
     """Arrays `[frame, width]` of the shards that the rows name, and the rows' places in them."""
-    numbers = {name: i for i, name in enumerate(sorted({row.shard for row in rows}))}
-    arrays = tuple(_map_array(folder / name, dtype, width) for name in numbers)
-    for row in rows:
-        frames = len(arrays[numbers[row.shard]])
-        if row.num_frames < 1 or not 0 <= row.first_frame <= frames - row.num_frames:
-            raise ConfigError(
-                f"{folder}: expected {row.path} inside {row.shard}, got frames "
-                f"[{row.first_frame}, {row.first_frame + row.num_frames}) of {frames}; "
-                "remove this directory of shards and make it again"
-            )
+    numbers = {name: i for i, name in enumerate(_names(rows))}
     return Corpus(
-        arrays,
+        tuple(_map_array(directory / kind.folder / name, kind) for name in numbers),
         array_of=torch.tensor([numbers[row.shard] for row in rows]),
         starts=torch.tensor([row.first_frame for row in rows]),
         lengths=torch.tensor([row.num_frames for row in rows]),
@@ -118,20 +151,8 @@ def _map(folder: Path, rows: Sequence[ShardRow], dtype: np.dtype[np.generic], wi
     )
 
 
-def _map_array(path: Path, dtype: np.dtype[np.generic], width: int) -> Tensor:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path}: expected a whole shard, got a damaged or missing one ({error}); "
-            "remove this directory of shards and make it again"
-        ) from None
-    if array.dtype != dtype or array.ndim != 2 or array.shape[1] != width:
-        raise ConfigError(
-            f"{path}: expected {dtype} [frame, {width}], "
-            f"got {array.dtype} {list(array.shape)}; remove this directory of shards and make it "
-            "again"
-        )
+def _map_array(path: Path, kind: ArrayKind) -> Tensor:
+    numbers = np.memmap(path, kind.dtype, mode="r", offset=kind.header_bytes)
     with warnings.catch_warnings():  # nobody writes to it
         warnings.filterwarnings("ignore", message=".*not writable")
-        return torch.from_numpy(array)
+        return torch.from_numpy(numbers.reshape(-1, kind.width))

@@ -5,6 +5,9 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import struct
+import zipfile
+import zlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +28,19 @@ _FLAGS = ("minutes", "seed", "steps")
 """Training settings that a command line may set, so a config file need not agree on them."""
 _FREE = ("compile",)
 """Training settings that a run may go on with another value of: they change nothing learnt."""
+_DAMAGE = (
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    EOFError,
+    OSError,
+    pickle.UnpicklingError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading a state raises when bytes of it are not what they were."""
 
 
 @dataclass
@@ -210,20 +226,13 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
             "to start anew"
         )
     try:
+        _check_sums(path)
         state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
         version = state["version"]
-    except (
-        RuntimeError,
-        KeyError,
-        ValueError,
-        EOFError,
-        OSError,
-        pickle.UnpicklingError,
-    ) as error:
-        reason = (str(error).splitlines() or ["cut short"])[0]
+    except _DAMAGE:  # what torch says of it is advice for other files
         raise CheckpointError(
-            f"{path}: expected a whole training state, got a damaged one ({reason}); "
-            "start anew in another directory"
+            f"{path}: expected a whole training state, got a damaged one; put back a copy of it, "
+            "or start anew in another directory"
         ) from None
     if version != _STATE_VERSION:
         raise CheckpointError(
@@ -231,6 +240,17 @@ def _read(path: Path, device: torch.device) -> dict[str, Any]:
             "resume with the audiovae that wrote it"
         )
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """Read the file once for its checksums, which torch writes and does not look at.
+
+    Raises:
+        zipfile.BadZipFile: If one does not fit.
+    """
+    with zipfile.ZipFile(path) as file:
+        if (name := file.testzip()) is not None:
+            raise zipfile.BadZipFile(name)
 
 
 def _decay_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -22,7 +22,7 @@ from audiovae.training.augment import augment_log_mel
 from audiovae.training.compiling import compiled
 from audiovae.training.conditions import ConditionSource
 from audiovae.training.crops import draw_crops
-from audiovae.training.data import Corpus, log_mel_statistics
+from audiovae.training.data import Corpus, log_mel_statistics, require_log_mels
 from audiovae.training.figures import save_spectrogram_pairs
 from audiovae.training.loop import Update, Validation
 from audiovae.training.precision import autocast
@@ -72,6 +72,11 @@ class VAETask:
         self.networks: Mapping[str, nn.Module] = {"vae": self.model}
         self.averaged = ("vae",)
         self._train, self._validation = train.to(device), validation.pieces(_VALIDATION_FRAMES)
+        for index, name in enumerate(self._validation.names if validation.mapped else ()):
+            beginning = self._validation.clip(index)[
+                :_VALIDATION_FRAMES, : config.spectrogram.num_mels
+            ]
+            require_log_mels(beginning, config.spectrogram, name)
         self._train_conditions = ConditionSource(config, train, device)
         self._validation_conditions = ConditionSource(config, self._validation, device)
         self._forward = compiled(self.model.forward, config.training, device)

@@ -146,8 +146,8 @@ def load_collection(output_dir: Path) -> Collection:
                 stored["checkpoint"].item(),
                 stored["weights"].item(),
             )
-    except (ValueError, KeyError, EOFError, BadZipFile) as error:
+    except (ValueError, LookupError, EOFError, TypeError, AttributeError, BadZipFile):
         raise UsageProblem(
-            f"expected the embeddings that embed has written in {path}, got a damaged file "
-            f"({error}); remove it and run python -m pipelines.embed again"
+            f"expected the embeddings that embed has written in {path}, got a damaged file; "
+            "remove it and run python -m pipelines.embed again"
         ) from None

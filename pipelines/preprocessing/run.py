@@ -7,10 +7,10 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from audiovae.commands import Interrupted
+from audiovae.commands import Interrupted, counted
 from audiovae.config import SpectrogramConfig
 from pipelines.preprocessing.intake import set_duplicates_aside, take_in
-from pipelines.preprocessing.shard_directory import ShardDirectory
+from pipelines.preprocessing.shard_directory import ShardDirectory, describe
 from pipelines.preprocessing.shard_plan import pack_of, plan_shards, tasks_of
 from pipelines.preprocessing.shard_worker import ClipStored, ShardPlace
 from pipelines.runner.desk import open_desk
@@ -79,8 +79,13 @@ def run_preprocess(options: PreprocessOptions) -> PreprocessReport:
         open_desk(target, source.storage.name, (LOG_NAME,)) as desk,
         LogFile(desk.folder / LOG_NAME),
     ):
-        directory = ShardDirectory(target, found, options.deduplicate)
-        description = directory.describe(options.config, options.with_audio)
+        description = describe(target, options.config, options.with_audio)
+        directory = ShardDirectory(target, found, description, options.deduplicate)
+        if directory.num_lost:
+            sys.stderr.write(
+                f"{counted(directory.num_lost, 'clip')} of shards that are damaged or missing: "
+                "made again, where the file is still there\n"
+            )
         known = {row.path for row in directory.rows}
         place = ShardPlace(source.storage, target, options.config, description.with_audio)
         work = _Work(directory, place, options)

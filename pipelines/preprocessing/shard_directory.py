@@ -5,7 +5,8 @@
     .audiovae_work/finished/00007.npy.json   a note for each shard that is finished
 
 Index and list are written at the end of a run, from the notes; a run that is killed leaves plan
-and notes, and the next one begins with them.
+and notes, and the next one begins with them. What index and notes say is believed of shards that
+are there in their full size; clips of others count as new.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Final
 
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import ConfigError
+from audiovae.training.shard_arrays import ArrayKind, arrays_of, lies_inside
 from audiovae.training.shard_index import (
     DESCRIPTION_NAME,
     INDEX_NAME,
@@ -30,10 +32,17 @@ from audiovae.training.shard_index import (
 )
 from pipelines.preprocessing.intake import LeftOut
 from pipelines.preprocessing.records import Row, left_out_row, parse_left_out, parse_note
-from pipelines.preprocessing.shard_plan import format_plan, pack_of, parse_plan, tasks_of
+from pipelines.preprocessing.shard_plan import (
+    format_plan,
+    pack_of,
+    parse_plan,
+    shard_name,
+    tasks_of,
+)
 from pipelines.runner.inputs import Found
+from pipelines.runner.probing import in_order, threads_for
 from pipelines.runner.storage import WORK_DIR_NAME, Storage
-from pipelines.runner.units import Pack
+from pipelines.runner.units import FileFailed, Pack
 
 LEFT_OUT_NAME: Final = "left_out.jsonl"
 PLAN_NAME: Final = f"{WORK_DIR_NAME}/plan.jsonl"
@@ -42,57 +51,69 @@ NOTES_DIR: Final = f"{WORK_DIR_NAME}/finished"
 _Identity = tuple[str, int, int]  # path, size, time: one state of one file
 
 
+def describe(target: Storage, config: SpectrogramConfig, with_audio: bool) -> ShardsDescription:
+    """What the shards in a directory are, or from now on will be.
+
+    Raises:
+        ConfigError: If they are of another spectrogram, or lack the waveforms.
+    """
+    text = target.read_text(DESCRIPTION_NAME)
+    description = ShardsDescription(config, with_audio)
+    if text is not None:
+        place = f"{target.name}/{DESCRIPTION_NAME}"
+        description = parse_description(text, place, config)
+    if with_audio and not description.with_audio:
+        raise ConfigError(
+            f"{target.name}: expected shards with waveforms, got log-mels alone; "
+            "leave out --with-audio or choose another --output-dir"
+        )
+    if text != format_description(description):  # there was none, or an older version's
+        target.write_text(DESCRIPTION_NAME, format_description(description))
+    return description
+
+
 class ShardDirectory:
     """The memory of one directory of shards.
 
     Args:
         target: Where it lies.
         found: Every input, sorted by path.
+        description: Of the shards, as `describe` gives it.
         deduplicate: Whether files that were left out as duplicates stay so.
 
     Attributes:
         rows: Clips that are in the shards, whole ones and parts of unfinished ones.
         packs: Shards that an earlier run planned and did not finish.
+        num_lost: Clips of the index whose shards are damaged or missing.
     """
 
-    def __init__(self, target: Storage, found: Sequence[Found], deduplicate: bool) -> None:
-        self._target = target
+    def __init__(
+        self,
+        target: Storage,
+        found: Sequence[Found],
+        description: ShardsDescription,
+        deduplicate: bool,
+    ) -> None:
+        self._target, self._description = target, description
         self._found = {_identity(entry): entry for entry in found}
         self._inputs = {entry.path: entry for entry in found}
         self._plan = parse_plan(target.read_text(PLAN_NAME) or "")
         place = f"{target.name}/{INDEX_NAME}"
-        self.rows = parse_rows(target.read_text(INDEX_NAME) or "", place)
+        indexed = parse_rows(target.read_text(INDEX_NAME) or "", place)
         self._left_out: dict[str, Row] = {
             row["path"]: row
-            for row in parse_left_out(target.read_text(LEFT_OUT_NAME) or "", target.name)
+            for row in parse_left_out(
+                target.read_text(LEFT_OUT_NAME) or "", f"{target.name}/{LEFT_OUT_NAME}"
+            )
         }
-        finished = self._take_in_notes()
+        self.rows: list[ShardRow] = []
+        finished = self._take_in(indexed, self._read_notes())
         self.packs = [
             pack
             for pack in (self._still_there(pack) for pack in self._plan)
             if pack.tasks and pack.number not in finished
         ]
         self._deduplicate = deduplicate
-
-    def describe(self, config: SpectrogramConfig, with_audio: bool) -> ShardsDescription:
-        """What the shards are, or from now on will be.
-
-        Raises:
-            ConfigError: If they are of another spectrogram, or lack the waveforms.
-        """
-        text = self._target.read_text(DESCRIPTION_NAME)
-        description = ShardsDescription(config, with_audio)
-        if text is not None:
-            place = f"{self._target.name}/{DESCRIPTION_NAME}"
-            description = parse_description(text, place, config)
-        if with_audio and not description.with_audio:
-            raise ConfigError(
-                f"{self._target.name}: expected shards with waveforms, got log-mels alone; "
-                "leave out --with-audio or choose another --output-dir"
-            )
-        if text != format_description(description):  # there was none, or an older version's
-            self._target.write_text(DESCRIPTION_NAME, format_description(description))
-        return description
 
     def new_files(self) -> list[Found]:
         """Inputs that are neither in the shards, nor planned, nor settled otherwise."""
@@ -157,17 +178,60 @@ class ShardDirectory:
         """Rows of what was left out, for one reason."""
         return [row for row in self._left_out.values() if row["status"] == status]
 
-    def _take_in_notes(self) -> set[int]:
-        """Add what an earlier run finished and did not get to write into the index."""
-        names = [name for name in self._target.names(NOTES_DIR) if not name.startswith(".")]
-        notes = {name: self._target.read_text(f"{NOTES_DIR}/{name}") or "{}" for name in names}
-        shards = {name.removesuffix(".json") for name in names}
-        self.rows = [row for row in self.rows if row.shard not in shards]
-        for note in notes.values():
-            rows, failed = parse_note(note)
+    def _read_notes(self) -> dict[str, tuple[list[ShardRow], list[FileFailed]]]:
+        """Rows and failures of each shard that has a note; a damaged one counts as none."""
+        notes = {}
+        for name in self._target.names(NOTES_DIR):
+            note = parse_note(self._target.read_text(f"{NOTES_DIR}/{name}") or "")
+            if note is not None and not name.startswith("."):
+                notes[name.removesuffix(".json")] = note
+        return notes
+
+    def _take_in(
+        self,
+        indexed: Sequence[ShardRow],
+        notes: dict[str, tuple[list[ShardRow], list[FileFailed]]],
+    ) -> set[int]:
+        """Believe what index and notes say of whole shards.
+
+        Returns:
+            Numbers of the shards that an earlier run finished and did not get to write into the
+            index.
+        """
+        shards = {row.shard for row in indexed} | {name for name, note in notes.items() if note[0]}
+        frames = self._frames_of(sorted(shards))
+        notes = {name: note for name, note in notes.items() if not note[0] or all(frames[name])}
+        # Of a shard that is planned, the note alone says what is in it: it may be half made again.
+        unsure = {shard_name(pack.number) for pack in self._plan} | notes.keys()
+        believed = (
+            row
+            for row in indexed
+            if row.shard not in unsure
+            and all(lies_inside(row, count, self._description) for count in frames[row.shard])
+        )
+        # Of a file that has lost a part nothing is left, so that all of it is read again.
+        self.rows = _whole_files(believed)
+        for rows, failed in notes.values():
             self.rows += rows
             self.leave_out(failed)
-        return {int(PurePosixPath(shard).stem) for shard in shards}
+        self.num_lost = len({row.path for row in indexed} - {row.path for row in self.rows})
+        return {int(PurePosixPath(name).stem) for name in notes}
+
+    def _frames_of(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """Frames of every array of some shards; 0 of one that is damaged or missing."""
+        kinds = arrays_of(self._description)
+
+        def frames(name: str) -> list[int]:
+            return [self._num_frames(kind, f"{kind.folder}/{name}") for kind in kinds]
+
+        counts = in_order(frames, names, threads_for(self._target))
+        return dict(zip(names, counts, strict=True))
+
+    def _num_frames(self, kind: ArrayKind, path: str) -> int:
+        size = self._target.size(path)
+        if size is None:
+            return 0
+        return kind.frames_of(self._target.read_start(path, kind.header_bytes), size)
 
     def _still_there(self, pack: Pack) -> Pack:
         """A planned shard without the files that have changed or gone since."""

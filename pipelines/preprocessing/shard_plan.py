@@ -117,14 +117,14 @@ def parse_plan(text: str) -> list[Pack]:
     try:
         for line in text.splitlines():
             facts = json.loads(line)
-            number, seconds = facts.pop("shard"), facts.pop("seconds")
+            number, seconds = int(facts.pop("shard")), facts.pop("seconds")
             channels = facts.pop("num_channels")
             part = ClipPart(**facts)
             task = ShardTask(part.path, seconds, channels, part=part)
             shards.setdefault(number, []).append(task)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError):
         raise ConfigError(
-            f"expected the plan of the run before, got a damaged one ({error}); "
+            "expected the plan of the run before, got a damaged one; "
             "make the shards again in another directory"
         ) from None
     return [pack_of(number, tasks) for number, tasks in sorted(shards.items())]

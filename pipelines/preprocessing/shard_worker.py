@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from audiovae.config import SpectrogramConfig
 from audiovae.errors import AudioReadError
 from audiovae.replacing import sync_to_disk
-from audiovae.training.shard_index import LOG_MEL_DIR, WAVEFORM_DIR, ShardRow
+from audiovae.training.shard_arrays import LOG_MEL_DIR, WAVEFORM_DIR
+from audiovae.training.shard_index import ShardRow
 from pipelines.preprocessing.records import format_note
 from pipelines.preprocessing.shard_directory import NOTES_DIR
 from pipelines.preprocessing.shard_plan import ShardTask, shard_name, tasks_of

@@ -158,7 +158,11 @@ class _Batch:
         """Plan, work, and leave manifest, summary and report behind."""
         self._clear_work_dir()  # of a run that was killed
         if damaged := self._ledger.num_damaged:
-            sys.stderr.write(f"{MANIFEST_NAME}: {damaged} damaged lines are left out\n")
+            are = "is" if damaged == 1 else "are"
+            sys.stderr.write(
+                f"{MANIFEST_NAME}: {counted(damaged, 'line')} {are} damaged and left out; if an "
+                "output is said to exist below, add --overwrite, which makes that file again\n"
+            )
         with self._ledger:
             tasks, refused = self._plan(_LazySpanPlanner())
             if self._ledger.record(refused) or tasks:

@@ -45,7 +45,7 @@ class OutputLock:
         except OSError as error:
             raise FatalProblem(
                 f"expected a writable output directory, got '{error.strerror}' for "
-                f"{self._path.parent}; choose another --output-dir"
+                f"{error.filename or self._path.parent}; choose another --output-dir"
             ) from error
         return self
 

@@ -134,7 +134,14 @@ class RemoteStorage:
             data: bytes = self._call(lambda fs: fs.cat_file(self._full(path)))
         except FileNotFoundError:
             return None
-        return data.decode("utf-8")
+        return data.decode("utf-8", errors="replace")
+
+    def read_start(self, path: str, num_bytes: int) -> bytes:
+        """The first bytes of a file, none if there is no such file."""
+        try:
+            return self._range(path, 0, num_bytes)
+        except FileNotFoundError:
+            return b""
 
     def write_text(self, path: str, text: str) -> None:
         """Upload a small file."""

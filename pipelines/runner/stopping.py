@@ -85,7 +85,11 @@ class LogFile:
         self._handler.close()
         if isinstance(error, OSError):  # of a file that is read or written, it is not the end
             is_pipe = isinstance(error, BrokenPipeError)
-            place = error.filename or ("standard output" if is_pipe else self._path.parent)
+            place = (
+                error.filename2
+                or error.filename
+                or ("standard output" if is_pipe else self._path.parent)
+            )
             raise FatalProblem(
                 f"{error.strerror or error}: {place}; mend that and "
                 "run the same command again to continue"

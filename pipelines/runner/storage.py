@@ -54,7 +54,10 @@ class Storage(Protocol):
         """Move a finished local file to `path`: at once, or not at all."""
 
     def read_text(self, path: str) -> str | None:
-        """Content of a small file, None if there is none."""
+        """Content of a small file, None if there is none; what is no UTF-8 is replaced."""
+
+    def read_start(self, path: str, num_bytes: int) -> bytes:
+        """The first bytes of a file, none if there is no such file."""
 
     def write_text(self, path: str, text: str) -> None:
         """Write a small file: at once, or not at all."""
@@ -140,9 +143,17 @@ class LocalStorage:
     def read_text(self, path: str) -> str | None:
         """Content of a small file, None if there is none."""
         try:
-            return (self.root / path).read_text(encoding="utf-8")
+            return (self.root / path).read_text(encoding="utf-8", errors="replace")
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def read_start(self, path: str, num_bytes: int) -> bytes:
+        """The first bytes of a file, none if there is no such file."""
+        try:
+            with (self.root / path).open("rb") as file:
+                return file.read(num_bytes)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            return b""
 
     def write_text(self, path: str, text: str) -> None:
         """Write a small file, safe from a crash of the machine, and rename it into place."""

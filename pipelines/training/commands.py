@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import torch
 import typer
 
 from audiovae.commands import UsageProblem
-from audiovae.config import load_config
+from audiovae.config import ModelConfig, load_config, parse_config
+from audiovae.config_reading import read_tables, with_settings
+from audiovae.errors import ConfigError
 from audiovae.pretrained import MODEL_NAME
 from audiovae.training.initial import initial_weights
 from audiovae.training.state import STATE_NAME
@@ -53,9 +56,8 @@ def train_single(config_path: Path, request: TrainingRequest) -> None:
     """Train the one stage of a config."""
     _check_directory(request, STATE_NAME)
     initial = initial_weights(request.sources) if request.sources else None
-    stage = Stage(
-        load_config(config_path, request.settings), request.output_dir, initial, request.licence
-    )
+    asked = _asked_config(config_path, request.settings)
+    stage = Stage(asked, request.output_dir, initial, request.licence)
     config = settled_config(stage, request.asked)
     data = TrainingData(
         request.data, config.spectrogram, request.device, reused=False, labels=request.labels
@@ -66,6 +68,23 @@ def train_single(config_path: Path, request: TrainingRequest) -> None:
     typer.echo(
         f"done steps={progress.step} minutes={progress.seconds / 60:.1f} model={model} card={card}"
     )
+
+
+def _asked_config(path: Path, settings: Sequence[str]) -> ModelConfig:
+    """The config of a file and of the command line.
+
+    Raises:
+        ConfigError: If the file is wrong.
+        UsageProblem: If the command line is.
+    """
+    if not settings:
+        return load_config(path)
+    tables = read_tables(path)
+    try:
+        return parse_config(with_settings(tables, settings), source="--set")
+    except ConfigError as problem:
+        parse_config(tables, source=str(path))  # a file that is wrong by itself is to blame
+        raise UsageProblem(str(problem)) from None
 
 
 def train_recipe(name: str | None, request: TrainingRequest) -> None:

@@ -67,6 +67,21 @@ def test_rerun_does_nothing_and_says_so(command: Command, folder: Path) -> None:
     assert {n: s for n, s in snapshot(output).items() if n != ".audiovae.lock"} == before
 
 
+def test_a_manifest_cut_short_says_what_to_do(command: Command, folder: Path) -> None:
+    command(folder)
+    output = folder.parent / "in_audiovae"
+    before = contents(output)
+    manifest = output / "manifest.jsonl"
+    os.truncate(manifest, manifest.stat().st_size - 10)
+    ended = command(folder)
+    assert ended.status == 3
+    assert ended.err.startswith("manifest.jsonl: 1 line is damaged and left out; if an output is ")
+    assert "add --overwrite" in ended.err
+    assert "OutputExists" in ended.err
+    assert command(folder, "--overwrite").status == 0
+    assert contents(output) == before
+
+
 def test_relative_absolute_and_file_inputs_agree(
     command: Command, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

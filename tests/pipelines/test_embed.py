@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 
+from audiovae.commands import UsageProblem
 from pipelines.embed import main
 from pipelines.mapping.collection import Collection, load_collection
 from pipelines.mapping.page import MapFacts, write_map_page
@@ -58,6 +59,14 @@ def test_a_clip_is_nearest_to_itself(made: Path, capsys: pytest.CaptureFixture[s
 def test_a_query_needs_a_collection(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["query", str(made / "sounds"), str(made)]) == 2
     assert "run python -m pipelines.embed first" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04 and no more"])
+def test_damaged_embeddings_are_one_line_of_ours(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "embeddings.npz").write_bytes(data)
+    with pytest.raises(UsageProblem, match="got a damaged file; remove it") as caught:
+        load_collection(tmp_path)
+    assert "pickle" not in str(caught.value)
 
 
 def test_new_files_are_added(

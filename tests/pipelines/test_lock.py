@@ -55,6 +55,12 @@ def test_drafts_of_a_killed_run_are_removed_and_nothing_else(tmp_path: Path) -> 
         assert {path.name for path in tmp_path.iterdir()} == {LOCK_NAME, download.name}
 
 
+def test_a_folder_in_the_place_of_the_lock_is_named(tmp_path: Path) -> None:
+    (tmp_path / LOCK_NAME).mkdir()
+    with pytest.raises(FatalProblem, match=LOCK_NAME), OutputLock(tmp_path, tmp_path):
+        pass
+
+
 def test_damaged_lock_file_does_not_matter(tmp_path: Path) -> None:
     for damaged in (b"\xff not json", b"[1]"):
         (tmp_path / LOCK_NAME).write_bytes(damaged)

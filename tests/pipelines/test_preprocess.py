@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -230,6 +231,129 @@ def test_a_run_killed_while_it_tidies_up_is_not_done_again(
     report = make_shards(source, target)
     assert (report.written, report.known) == (0, 6)
     assert len(names(target)) == 6
+
+
+def remove(path: Path) -> None:
+    path.unlink()
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 10)
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"x" * path.stat().st_size)
+
+
+@pytest.mark.parametrize("folder", ["shards", "waveforms"])
+@pytest.mark.parametrize("damage", [remove, empty, cut, overwrite])
+def test_a_lost_shard_is_made_again(
+    source: Path, tmp_path: Path, folder: str, damage: Callable[[Path], None]
+) -> None:
+    target = tmp_path / "shards"
+    make_shards(source, target, with_audio=True)
+    whole = shard_contents(target)
+    damage(target / folder / "00002.npy")
+    report = make_shards(source, target)
+    assert (report.written, report.known, report.failed) == (2, 4, ())
+    assert shard_contents(target) == whole
+    damage(target / folder / "00001.npy")
+    assert make_shards(source, target).written == 2
+    assert sorted(names(target)) == [f"tone_{i}.wav" for i in range(6)]
+    assert make_shards(source, target).written == 0
+
+
+def test_a_lost_shard_of_which_a_killed_run_had_begun_another(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "shards"
+    make_shards(source, target, with_audio=True)
+    whole = shard_contents(target)
+    number, died = 0, True
+    while died:
+        number += 1
+        (target / "shards" / "00002.npy").unlink()
+        died = run_until_write(number, lambda: make_shards(source, target))
+        make_shards(source, target)
+        assert shard_contents(target) == whole, f"killed at write {number}"
+    assert number > 4
+
+
+@pytest.mark.parametrize("facts", [{"num_frames": 10**9}, {"first_frame": 999}, {"num_samples": 0}])
+def test_rows_that_point_nowhere_are_made_again(
+    source: Path, tmp_path: Path, facts: dict[str, int]
+) -> None:
+    target = tmp_path / "shards"
+    make_shards(source, target, with_audio=True)
+    rows = json_lines(target / "index.jsonl")
+    lines = (json.dumps(row) + "\n" for row in [rows[0] | facts, *rows[1:]])
+    (target / "index.jsonl").write_text("".join(lines))
+    report = make_shards(source, target)
+    assert (report.written, report.known) == (1, 5)
+    assert sorted(names(target)) == [f"tone_{i}.wav" for i in range(6)]
+
+
+def test_a_long_file_that_has_lost_a_part_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_plan, "MAX_SHARD_FRAMES", 50)
+    source, target = tmp_path / "audio", tmp_path / "shards"
+    source.mkdir()
+    soundfile.write(source / "long.wav", tones(100_000, 5), 44_100, subtype="FLOAT")
+    make_shards(source, target)
+    (target / "shards" / "00001.npy").unlink()
+    assert make_shards(source, target).written == 1
+    rows = json_lines(target / "index.jsonl")
+    assert [row["source_frame"] for row in rows] == [0, 50, 100, 150]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("index.jsonl", '{"path": "x.wav", "shard": "../../x.npy"}\n'),
+        ("index.jsonl", "\udcff\udcfe\n"),
+        ("left_out.jsonl", "{}\n"),
+        ("left_out.jsonl", '{"path": "x.wav", "size": 1, "mtime_ns": 1, "status": "error"}\n'),
+        (".audiovae_work/plan.jsonl", "[]\n"),
+        ("shards.json", "\udcff"),
+    ],
+)
+def test_records_that_cannot_be_read_are_one_line(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, text: str
+) -> None:
+    target = tmp_path / "shards"
+    make_shards(source, target)
+    (target / name).parent.mkdir(exist_ok=True)
+    (target / name).write_text(text, errors="surrogateescape")
+    capsys.readouterr()
+    assert preprocess.main([str(source), "--output-dir", str(target)]) == 1
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1
+    assert "got a damaged one" in line
+    assert "unforeseen" not in line
+
+
+def test_a_damaged_note_is_none(source: Path, tmp_path: Path) -> None:
+    target = tmp_path / "shards"
+    assert run_until_write(6, lambda: make_shards(source, target, num_workers=1))
+    (note,) = (target / ".audiovae_work" / "finished").iterdir()
+    note.write_text("{")
+    assert make_shards(source, target).written == 6
+    make_shards(source, tmp_path / "whole")
+    assert shard_contents(target) == shard_contents(tmp_path / "whole")
+
+
+def test_what_was_made_again_is_said(
+    source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "shards"
+    make_shards(source, target)
+    (target / "shards" / "00001.npy").unlink()
+    capsys.readouterr()
+    make_shards(source, target)
+    assert "2 clips of shards that are damaged or missing: made again" in capsys.readouterr().err
 
 
 def test_every_input_has_a_row(source: Path, tmp_path: Path) -> None:

@@ -37,6 +37,8 @@ def test_one_line_is_one_harmless_line(text: str, line: str) -> None:
         (FatalProblem("disk full"), 1, "disk full"),
         (CheckpointError("damaged"), 1, "damaged"),
         (OSError(28, "No space left on device"), 1, "No space left"),
+        (IsADirectoryError(21, "Is a", "x.csv"), 1, "x.csv: expected a file, got a folder; move"),
+        (PermissionError(13, "No way", ".part", None, "x"), 1, "No way: x; mend that and run the"),
         (Interrupted("stopped"), 130, "stopped"),
         (KeyboardInterrupt(), 130, "run the same command again"),
         (typer.Abort(), 130, "run the same command again"),
@@ -58,6 +60,17 @@ def test_every_end_has_a_status_and_at_most_one_line(
     written = capsys.readouterr()
     assert says in written.err
     assert written.err.count("\n") == (1 if says else 0)
+
+
+def test_a_file_that_is_cut_short_is_no_interrupt() -> None:
+    app = typer.Typer()
+
+    @app.command()
+    def command() -> None:
+        raise EOFError("no more")
+
+    with pytest.raises(EOFError, match="no more"):
+        run_command(app, [], "test")
 
 
 def test_an_unknown_flag_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

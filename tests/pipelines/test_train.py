@@ -17,6 +17,7 @@ import torch
 from audiovae.checkpoint import load_checkpoint, load_vae
 from audiovae.training import loop
 from pipelines import preprocess, train
+from pipelines.training.memory import memory_explained
 from pipelines.training_display import TrainingDisplay
 from tests.pipelines.conftest import Ended
 from tests.tones import write_tones
@@ -185,6 +186,30 @@ def test_shards_train_a_vae_and_with_audio_a_vocoder(
     assert (ended.status, ended.err) == (0, "")
 
 
+@pytest.mark.parametrize("clip", range(3))  # one of them is held back
+def test_rot_in_a_shard_is_found_where_it_is_read(
+    run: Run, config: Path, audio: Path, tmp_path: Path, clip: int
+) -> None:
+    shards = tmp_path / "shards"
+    assert run(audio, "--output-dir", shards, main=preprocess.main).status == 0
+    with (shards / "shards" / "00000.npy").open("r+b") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(size * (2 * clip + 1) // 6 // 2 * 2)
+        file.write(b"\xff\x7f" * 64)  # not a number
+    problem = problem_of(run(*command(config, shards, tmp_path / "run", "--steps", "1")), 1)
+    assert f"'tone_{clip}.wav': its shard is damaged" in problem
+
+
+def test_lost_waveforms_are_no_matter_of_the_kind_of_model(
+    run: Run, config: Path, audio: Path, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    assert run(audio, "--output-dir", shards, "--with-audio", main=preprocess.main).status == 0
+    (shards / "waveforms" / "00000.npy").write_bytes(b"")
+    problem = problem_of(run(*command(config, shards, tmp_path / "run", "--steps", "1")), 1)
+    assert "waveforms/00000.npy: expected a whole shard" in problem
+
+
 def test_a_vocoder(run: Run, config: Path, audio: Path, tmp_path: Path) -> None:
     config.write_text('kind = "vocoder"\n' + config.read_text().replace("= 64", "= 8"))
     ended = run(*command(config, audio, tmp_path / "run", "--steps", "2"))
@@ -215,6 +240,41 @@ def test_wrong_usage_is_one_line_each(run: Run, config: Path, audio: Path, tmp_p
     assert len(losses(target)) == 1
     missing = problem_of(run(*command(tmp_path / "no.toml", audio, tmp_path / "x")), 1)
     assert "no.toml" in missing
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("vae.width=abc", "--set: vae.width: "),
+        ("vae=1", "--set: vae: must be a table of settings, got 1"),
+        ("vae.wdth=8", "--set: unknown key 'vae.wdth'; did you mean 'width'?"),
+        ("training.batch_size=true", "--set: training.batch_size: must not be true or false"),
+        ("training.crop_frames=65", "--set: training.crop_frames must be a multiple"),
+        ("width", "--set: expected a setting like"),
+    ],
+)
+def test_a_wrong_setting_is_wrong_usage(
+    run: Run, config: Path, audio: Path, tmp_path: Path, setting: str, said: str
+) -> None:
+    arguments = command(config, audio, tmp_path / "run", "--set", setting)
+    assert said in problem_of(run(*arguments), 2)
+    config.write_text(config.read_text().replace("width = 16", "wdth = 16"))
+    assert "test.toml: unknown key 'vae.wdth'" in problem_of(run(*arguments), 1)
+
+
+@pytest.mark.parametrize(
+    "setting", ["vae.width=1000000000", "vae.width=1e14", "training.batch_size=1000000000"]
+)
+def test_too_little_memory_is_one_line(
+    run: Run, config: Path, audio: Path, tmp_path: Path, setting: str
+) -> None:
+    arguments = command(config, audio, tmp_path / "run", "--steps", "1", "--set", setting)
+    assert "lower vae.width" in problem_of(run(*arguments), 1)
+
+
+def test_other_errors_of_torch_are_left_alone() -> None:
+    with pytest.raises(RuntimeError, match="size of tensor"), memory_explained():
+        torch.zeros(2) + torch.zeros(3)
 
 
 def test_data_that_cannot_be_trained_on_is_one_line(run: Run, config: Path, tmp_path: Path) -> None:

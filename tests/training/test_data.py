@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from audiovae.training.data import (
     load_waveforms,
     log_mel_corpus,
     log_mel_statistics,
+    require_log_mels,
     to_float,
 )
 from tests.tones import noise, tones, waveform_corpus, write_tones
@@ -193,7 +195,7 @@ def test_no_directory_no_audio_and_nothing_readable_are_one_line(tmp_path: Path)
 def test_more_than_half_the_memory_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "_memory_bytes", lambda: 200_000.0)
+    monkeypatch.setattr(data, "memory_bytes", lambda: 200_000.0)
     assert "pipelines.preprocess" in refusal(write_tones(tmp_path))
 
 
@@ -223,6 +225,25 @@ def test_silence_cannot_be_standardised() -> None:
     silence = torch.full((100, 128), CONFIG.log_floor).half()
     with pytest.raises(ConfigError, match="silence only"):
         log_mel_statistics(Corpus.of_clips([silence], ["a"]), CONFIG)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -11.6, 40.0])
+def test_what_is_no_log_mel_is_refused_by_its_clip(value: float) -> None:
+    clip = torch.full((100, 128), -5.0).half()
+    clip[70, 3] = value
+    corpus = Corpus.of_clips([torch.full((9, 128), -4.0).half(), clip], ["a.wav", "b.wav"])
+    corpus = replace(corpus, mapped=True)
+    with pytest.raises(ConfigError, match=r"in those of 'b\.wav': its shard is damaged"):
+        log_mel_statistics(corpus, CONFIG)
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0, 1e9])
+def test_the_log_mel_of_any_sound_is_one(level: float) -> None:
+    sound = torch.zeros(1, 8192)
+    sound[:, 1000:] = level * torch.cos(torch.arange(7192) / 3)
+    log_mel = log_mel_spectrogram(sound, CONFIG)[0].T
+    require_log_mels(log_mel, CONFIG, "a.wav")
+    require_log_mels(log_mel.half(), CONFIG, "a.wav")
 
 
 def test_augmented_log_mels_keep_the_floor_and_their_silence() -> None:

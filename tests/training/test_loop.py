@@ -234,9 +234,36 @@ def test_resuming_nothing_or_something_else_is_one_line(tmp_path: Path) -> None:
     whole = (tmp_path / "state.pt").read_bytes()
     for damaged in (whole[: len(whole) // 2], b"", b"no state at all"):
         (tmp_path / "state.pt").write_bytes(damaged)
-        assert "damaged" in problem_of_resuming(LineTask(), tmp_path)
+        problem = problem_of_resuming(LineTask(), tmp_path)
+        assert "got a damaged one; put back a copy of it" in problem  # nothing of torch's own
     torch.save({"version": 2}, tmp_path / "state.pt")
     assert "version 1, got 2" in problem_of_resuming(LineTask(), tmp_path)
+
+
+def test_no_number_of_a_state_may_have_rotted(tmp_path: Path) -> None:
+    train(LineTask(), tmp_path, CPU, watcher=StopAt(3))
+    path = tmp_path / "state.pt"
+    whole = path.read_bytes()
+    weight = torch.load(path, weights_only=True)["networks"]["line"]["weight"].numpy().tobytes()
+    place = whole.index(weight)
+    path.write_bytes(whole[:place] + bytes(4) + whole[place + 4 :])
+    assert "expected a whole training state" in problem_of_resuming(LineTask(), tmp_path)
+
+
+def test_a_state_that_rotted_anywhere_is_refused_or_whole(tmp_path: Path) -> None:
+    task = LineTask()
+    train(task, tmp_path, CPU, watcher=StopAt(3))
+    path = tmp_path / "state.pt"
+    whole, learnt = path.read_bytes(), weights(task)
+    for place in range(0, len(whole), max(len(whole) // 200, 1)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        state = RunState(LineTask().networks, ("line",), task.config.training, CPU)
+        try:
+            state.restore(tmp_path)
+        except CheckpointError:
+            continue
+        restored = torch.cat([p.detach().flatten() for p in state.networks["line"].parameters()])
+        assert torch.equal(restored, learnt)  # a byte that pads or names, and means nothing
 
 
 def test_a_run_goes_on_with_its_own_config(tmp_path: Path) -> None:

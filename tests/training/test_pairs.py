@@ -251,3 +251,15 @@ def test_hiss_belongs_to_the_instrument(sets: PairSets, monkeypatch: pytest.Monk
     (own, wanted, heard) = (part.mean(dim=2) for part in (source, target, reference))  # [row, mel]
     flicker = 0.25  # of a mean over 32 frames, in nats
     assert float((wanted - heard).abs().mean()) < flicker < float((own - wanted).abs().mean())
+
+
+@pytest.mark.parametrize("data", [b"", b"junk", b"PK\x03\x04 and no more"])
+def test_a_damaged_phrase_is_one_line(soundfont: Path, tmp_path: Path, data: bytes) -> None:
+    build_pairs(soundfont, tmp_path, config())
+    phrase = next(tmp_path.rglob("phrase_00001.npy"))
+    phrase.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"phrase_00001\.npy: expected a phrase") as caught:
+        build_pairs(soundfont, tmp_path, config())
+    assert "pickle" not in str(caught.value)
+    phrase.unlink()
+    build_pairs(soundfont, tmp_path, config())

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -202,6 +204,24 @@ def _cut_shard(target: Path) -> None:
     path.write_bytes(path.read_bytes()[:5000])
 
 
+def _empty_shard(target: Path) -> None:
+    (target / "shards" / "00000.npy").write_bytes(b"")
+
+
+def _fill_shard_with_something_else(target: Path) -> None:
+    path = target / "shards" / "00000.npy"
+    path.write_bytes(b"PK\x03\x04" + bytes(path.stat().st_size - 4))
+
+
+def _lose_waveforms(target: Path) -> None:
+    (target / "waveforms" / "00000.npy").unlink()
+
+
+def _cut_waveforms(target: Path) -> None:
+    path = target / "waveforms" / "00000.npy"
+    os.truncate(path, path.stat().st_size - 10)
+
+
 def _shorten_shard(target: Path) -> None:
     np.save(target / "shards" / "00000.npy", np.zeros((90, 128), np.float16))
 
@@ -214,6 +234,12 @@ def _damage_index(target: Path) -> None:
     (target / "index.jsonl").write_text("not JSON\n")
 
 
+def _change_index(target: Path, **facts: object) -> None:
+    rows = json_lines(target / "index.jsonl")
+    lines = (json.dumps(row) + "\n" for row in [rows[0] | facts, *rows[1:]])
+    (target / "index.jsonl").write_text("".join(lines))
+
+
 @pytest.mark.parametrize(
     "damage",
     [
@@ -222,21 +248,36 @@ def _damage_index(target: Path) -> None:
         _change_spectrogram,
         _lose_shard,
         _cut_shard,
+        _empty_shard,
+        _fill_shard_with_something_else,
+        _lose_waveforms,
+        _cut_waveforms,
         _shorten_shard,
         _widen_shard,
         _damage_index,
+        partial(_change_index, first_frame=140),
+        partial(_change_index, first_frame=-1),
+        partial(_change_index, num_frames=0),
+        partial(_change_index, num_frames=1.5),
+        partial(_change_index, num_samples=1 << 40),
+        partial(_change_index, num_samples=None),
+        partial(_change_index, shard="../../x.npy"),
+        partial(_change_index, shard=7),
+        partial(_change_index, colour="red"),
     ],
 )
 def test_damage_is_one_clear_line(
     source: Path, tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:
     target = tmp_path / "shards"
-    make_shards(source, target)
+    make_shards(source, target, with_audio=True)
     damage(target)
     with pytest.raises(ConfigError) as caught:
         load_shards(target, CONFIG)
-    assert "\n" not in str(caught.value)
-    assert "expected" in str(caught.value)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "expected" in message
+    assert not any(word in message for word in ("pickle", "__init__", "Expecting"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a sparse file")
