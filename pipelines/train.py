@@ -6,14 +6,11 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from audiovae.commands import UsageProblem, end_process, run_command
-
-if TYPE_CHECKING:
-    import torch
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -77,6 +74,9 @@ def train(
     so in a folder a stage, and writes base.safetensors and vocoder.safetensors beside them. With
     --init, the sizes of the given weights win over those of the config.
     """
+    import torch
+
+    from pipelines.runner.local import resolve_device
     from pipelines.training.commands import TrainingRequest, train_recipe, train_single
     from pipelines.training.memory import memory_explained
 
@@ -94,7 +94,7 @@ def train(
         sources=tuple(init or ()),
         resume=resume,
         asked={name: value for name, value in flags.items() if value is not None},
-        device=_device(device),
+        device=torch.device(resolve_device(device)),
         licence=licence,
         started=started,
         settings=tuple(settings or ()),
@@ -105,16 +105,6 @@ def train(
             train_single(config, request)
         else:
             train_recipe(recipe, request)
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    has_gpu = torch.cuda.is_available()
-    if name == "cuda" and not has_gpu:
-        raise UsageProblem("--device: expected a CUDA device, found none; use --device cpu")
-    torch.backends.cudnn.benchmark = True  # shapes are fixed, so the fastest kernels are looked for
-    return torch.device(("cuda" if has_gpu else "cpu") if name == "auto" else name)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 import typer
 
 import audiovae
@@ -75,6 +76,7 @@ def run_stage(stage: Stage, config: ModelConfig, data: TrainingData) -> Progress
     """
     data.require(config.spectrogram)
     forget_compiled(data.device)
+    torch.backends.cudnn.benchmark = True  # shapes are fixed, so the fastest kernels are looked for
     task = _task(stage, config, data)
     stage.run_dir.mkdir(parents=True, exist_ok=True)
     save_run_config(task.config, stage.run_dir)
