@@ -107,7 +107,10 @@ def query(
     top: Annotated[int, typer.Option(min=1, help="How many to name.")] = 10,
     device: Device = "auto",
 ) -> None:
-    """Name the clips of a collection that sound most like another one, with their distances."""
+    """Name the clips of a collection that sound most like another one.
+
+    A line each, nearest first: distance, path and class, with tabs between.
+    """
     from audiovae.analysis.embedding import nearest
     from audiovae.measuring import Measurer, build_measurement
     from audiovae.sources import probe_source
