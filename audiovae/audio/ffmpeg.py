@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from av.container import InputContainer
 
 _MAX_DAMAGED_PACKETS = 1_000
+_LISTED_PACKETS = frozenset({"mov", "matroska", "asf", "tta", "caf"})  # as FFmpeg names them
 _CLOSE_TICKS = 2
 _DTYPES: dict[str, type[np.generic]] = {
     "u8": np.uint8, "s16": np.int16, "s32": np.int32, "s64": np.int64,
@@ -158,8 +159,9 @@ def decoded_frames(
 ) -> Iterator[Any]:
     """Yield the decoded frames from where the file stands.
 
-    Packets that do not decode are forgiven before the first frame (a decoder warming up, junk
-    after a tag) and after the last (trailing tags); between two frames they are an error.
+    Of a bare stream, packets that do not decode are forgiven before the first frame (a decoder
+    warming up, junk after a tag) and after the last (trailing tags); between two frames they are
+    an error, as they are anywhere in a container that says where its packets lie.
 
     Args:
         file: The open container.
@@ -175,6 +177,7 @@ def decoded_frames(
     import av
 
     packets = file.demux(stream)
+    is_listed = file.format.name in _LISTED_PACKETS
     reason: str | None = None
     started = False
     failures = 0
@@ -186,6 +189,8 @@ def decoded_frames(
                 break
             return
         except av.error.FFmpegError as error:
+            if is_listed:
+                raise damage(reason_of(error)) from None
             reason = reason or reason_of(error)
             failures += 1
             continue

@@ -308,6 +308,18 @@ def test_damaged_mp3(tmp_path: Path) -> None:
         read_audio(path)
 
 
+def test_a_damaged_first_packet_is_damage(tmp_path: Path) -> None:
+    """A container says where it lies, so it is no junk before the sound."""
+    path, _ = make("m4a_alac", tmp_path)
+    with av.open(str(path)) as file:
+        start = next(packet for packet in file.demux() if packet.size).pos
+    with path.open("r+b") as damaged:
+        damaged.seek(start)
+        damaged.write(b"\x40")  # an element that no decoder knows
+    with pytest.raises(CorruptAudioError, match=r"damage near second 0\.0"):
+        read_audio(path)
+
+
 def test_damaged_alac_does_not_ask_for_patches(tmp_path: Path) -> None:
     path, _ = make("m4a_alac", tmp_path)
     with av.open(str(path)) as container:
