@@ -38,7 +38,7 @@ from audiovae.stretches import (
     Stretch,
     channel_of,
     coded_channels,
-    stitch_angles,
+    stitched_angles,
 )
 from audiovae.synthesis import DEFAULT_POLISH_STEPS
 from audiovae.timbre.detail import decode_with_detail, with_detail
@@ -98,11 +98,7 @@ def decode(
         stitch(log_mels[at : at + len(chunks)], 0, total)
         for at in range(0, len(log_mels), len(chunks))
     )
-    angles = tuple(
-        stitch_angles([signal.angles[i][signal.sources[i][channel]] for i in chunks], 0, total)
-        for channel in coded_channels(signal)
-    )
-    coding = Coding(signal.stretch, channel_of(signal), stitched, angles)
+    coding = Coding(signal.stretch, channel_of(signal), stitched, stitched_angles(signal))
     reconstructor = Reconstructor(model, polish_steps=polish_steps)
     sound = reconstructor.sound([coding], Stopwatch())[0]
     sound = resample(sound, config.sample_rate, like.sample_rate)

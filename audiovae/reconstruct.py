@@ -48,9 +48,11 @@ from audiovae.stretches import (
     Coded,
     Coding,
     Stopwatch,
+    angles_at,
     channel_of,
     coded_channels,
     stitch_angles,
+    stitched_angles,
 )
 from audiovae.synthesis import DEFAULT_POLISH_STEPS, Synthesizer
 from audiovae.timbre.detail import detailed, with_detail
@@ -181,16 +183,24 @@ class Reconstructor:
                 [signals[rows[i].signal].log_lambda for i in indices], len(lengths), self.device
             )
             own = [rows[i] for i in indices]
-            for i, one in zip(
-                indices, self._code_batch(log_mel, lengths, conditions, own), strict=True
-            ):
-                channel = channels[rows[i].signal][rows[i].channel]
-                chunk = one.chunk and replace(one.chunk, channel=channel, index=rows[i].chunk)
+            places = [(channels[row.signal][row.channel], row.chunk) for row in own]
+            angles = [
+                angles_at(signals[row.signal], *place)
+                for row, place in zip(own, places, strict=True)
+            ]
+            made = self._code_batch(log_mel, lengths, conditions, own, angles)
+            for i, one, (channel, index) in zip(indices, made, places, strict=True):
+                chunk = one.chunk and replace(one.chunk, channel=channel, index=index)
                 coded[i] = replace(one, chunk=chunk)
         return [coded[i] for i in range(len(rows))]
 
     def _code_batch(
-        self, log_mel: Tensor, lengths: Tensor, conditions: Conditions, own: Sequence[Row]
+        self,
+        log_mel: Tensor,
+        lengths: Tensor,
+        conditions: Conditions,
+        own: Sequence[Row],
+        angles: Sequence[Angles | None],
     ) -> list[CodedRow]:
         """Code padded rows, of which the first are `own`, and decode what was coded."""
         vae, chunks = self._model.vae, cast(list[CodedChunk | None], [None] * len(own))
@@ -204,7 +214,6 @@ class Reconstructor:
             else:
                 decoded = self._move.decode(vae, latents, log_mel, own)
         else:
-            angles = [row.angles for row in own]
             made = encode_chunks(self._model, log_mel, lengths, conditions, len(own), angles)
             decoded, _ = decode_chunks(
                 self._model, made, log_mel.shape[2], conditions, num_rows=len(lengths)
@@ -243,11 +252,7 @@ class Reconstructor:
             stitch([c.log_mel for r, c in own if r.channel == channel], first, total)
             for channel in channels
         )
-        angles = tuple(
-            stitch_angles([r.angles for r, _ in own if r.channel == channel], first, total)
-            for channel in channels
-        )
-        coding = Coding(stretch, channel_of(signal), log_mels, angles)
+        coding = Coding(stretch, channel_of(signal), log_mels, stitched_angles(signal))
         if self._move is not None or self._model.vae.timbre is not None:
             return coding  # meant to differ, or held up by detail that no bits are counted for
         wanted = [(r, c) for r, c in own if stretch.first_chunk <= r.chunk < stretch.last_chunk]

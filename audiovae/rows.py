@@ -10,7 +10,6 @@ from torch import Tensor
 
 from audiovae.chunks import FrameRange, batch_rows, chunk_range, pad_frames
 from audiovae.codec import CodedChunk
-from audiovae.coherence import Angles
 from audiovae.gains import NUM_BANDS
 from audiovae.latents import Conditions
 from audiovae.stretches import Codable, coded_channels
@@ -26,7 +25,6 @@ class Row:
         chunk: Which chunk.
         frames: The frames of the file that it covers.
         log_mel: `[mel, frame]`.
-        angles: To the first channel; None if it is in phase.
     """
 
     signal: int
@@ -34,7 +32,6 @@ class Row:
     chunk: int
     frames: FrameRange
     log_mel: Tensor
-    angles: Angles | None
 
 
 @dataclass(frozen=True)
@@ -84,11 +81,10 @@ def chunk_rows(index: int, signal: Codable) -> Iterator[Row]:
     coded = coded_channels(signal)
     for place, channel in enumerate(coded):
         for chunk in stretch.chunks_needed(config):
-            source = signal.sources[chunk][channel]
+            source = coded.index(signal.sources[chunk][channel])
             frames = chunk_range(chunk, total)
             start, stop = frames.start - needed.start, frames.stop - needed.start
-            own = log_mel[coded.index(source), :, start:stop]
-            yield Row(index, place, chunk, frames, own, signal.angles[chunk][source])
+            yield Row(index, place, chunk, frames, log_mel[source, :, start:stop])
 
 
 def stack_rows(

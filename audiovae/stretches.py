@@ -136,10 +136,10 @@ class Signal:
     def angles_in(self, chunk: int, sources: tuple[int, ...]) -> Mapping[int, Angles | None]:
         """The same of one chunk, of which the sources are known."""
         frames = len(chunk_range(chunk, self.stretch.frames(self.config)))
-        first, here = 0, torch.from_numpy(self._samples_of(chunk))
-        found: dict[int, Angles | None] = {first: None}
-        for channel in sorted(set(sources) - {first}):
-            angles = measure_angles(here[first], here[channel], frames, self.config)
+        here = torch.from_numpy(self._samples_of(chunk))
+        found: dict[int, Angles | None] = {0: None}
+        for channel in sorted(set(sources) - {0}):
+            angles = measure_angles(here[0], here[channel], frames, self.config)
             found[channel] = angles if angles.any() else None
         return found
 
@@ -170,6 +170,21 @@ class Signal:
 def held_samples(waveform: Waveform, offset: int) -> ReadSamples:
     """Reads a file by range where part of it is at hand: `waveform`, from sample `offset` on."""
     return lambda start, stop: np.ascontiguousarray(waveform[:, start - offset : stop - offset])
+
+
+def angles_at(signal: Codable, channel: int, chunk: int) -> Angles | None:
+    """Angles of what is coded for a channel in a chunk; None in phase."""
+    return signal.angles[chunk][signal.sources[chunk][channel]]
+
+
+def stitched_angles(signal: Codable) -> tuple[Tensor | None, ...]:
+    """Angles of the coded channels, as a `Coding` has them."""
+    needed = signal.stretch.chunks_needed(signal.config)
+    total = signal.stretch.frames(signal.config)
+    return tuple(
+        stitch_angles([angles_at(signal, channel, i) for i in needed], needed[0], total)
+        for channel in coded_channels(signal)
+    )
 
 
 def stitch_angles(

@@ -61,7 +61,7 @@ def encode_chunks(
     writers = [ChunkWriter(coder) for _ in lengths]
     strides = model.vae.config.vae.group_strides
 
-    def take(group: int, posterior: Tensor, prior: Tensor) -> LatentSample:
+    def take(group: int, posterior: Tensor, prior: Tensor, _mask: Tensor) -> LatentSample:
         valid = [-(-length // strides[group]) for length in lengths]
         sample, coded = coder.quantise(group, posterior, prior, valid)
         for writer, of_row in zip(writers, coded, strict=True):

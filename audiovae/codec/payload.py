@@ -63,14 +63,13 @@ class ChunkWriter:
         """Add the gains `[band, block]` and angles, if there are any, and give the chunk."""
         corrections = pack_answers(self.ties)
         rows, side_bits = b"", 0.0
-        for values in (gains, angles):
-            if values is None:
-                continue
+        grids = [gains] if angles is None else [gains, angles]
+        for place, values in enumerate(grids, start=1):
             symbols, row = grid_symbols(values)
             self.encoder.encode(symbols, np.full_like(symbols, row), GRID_TABLE)
             self.crc = symbols_crc(symbols, self.crc)
-            follows = values is gains and angles is not None
-            rows += bytes([row + follows * NUM_ROWS])
+            another_follows = place < len(grids)
+            rows += bytes([row + another_follows * NUM_ROWS])
             side_bits += symbol_bits(symbols, row)
         return CodedChunk(
             payload=corrections + rows + self.encoder.finish(),

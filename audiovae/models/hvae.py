@@ -40,7 +40,7 @@ from audiovae.models.blocks import (
     rows_to_cells,
     step_mask,
 )
-from audiovae.models.bottlenecks import BottleneckKind, LatentSample
+from audiovae.models.bottlenecks import BottleneckKind
 from audiovae.models.conditioning import build_conditionings
 from audiovae.models.conditioning.base import in_a_row
 from audiovae.models.conditioning.pitch import PitchTrack
@@ -119,13 +119,14 @@ class HVAE(nn.Module):
             generator: Source of the bottleneck's noise.
         """
         kinds = self.bottlenecks()
-        strides = self.config.vae.group_strides
-
-        def take(group: int, posterior: Tensor, prior: Tensor) -> LatentSample:
-            mask = step_mask(num_frames, prior.shape[2], strides[group])
-            return kinds[group].draw(posterior, prior, mask, generator)
-
-        return self.reconstruct(log_mel, num_frames, conditions, take)
+        return self.reconstruct(
+            log_mel,
+            num_frames,
+            conditions,
+            lambda group, posterior, prior, mask: kinds[group].draw(
+                posterior, prior, mask, generator
+            ),
+        )
 
     def encode(self, log_mel: Tensor, num_frames: Tensor, conditions: Conditions) -> VAEOutput:
         """Reconstruct with settled latents (rounded, or the posterior mean): no noise."""
@@ -134,7 +135,7 @@ class HVAE(nn.Module):
             log_mel,
             num_frames,
             conditions,
-            lambda group, posterior, prior: kinds[group].settle(posterior, prior),
+            lambda group, posterior, prior, _mask: kinds[group].settle(posterior, prior),
         )
 
     def decode(self, latents: Latents, num_frames: int) -> Tensor:
@@ -251,9 +252,8 @@ class HVAE(nn.Module):
             mask = step_mask(num_frames, prior.shape[2], stride)
             cells = cell_mask(num_frames, prior.shape[2], stride, self.rows)
             group = cast(LatentGroup, self.groups[index])
-            sample = take(
-                index, group.posterior_of(features, evidence[level], cells, context), prior
-            )
+            posterior = group.posterior_of(features, evidence[level], cells, context)
+            sample = take(index, posterior, prior, mask)
             latents.append(sample.latent * mask)
             group_bits.append(sample.bits * mask)
             if sample.penalty is not None:

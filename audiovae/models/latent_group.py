@@ -14,8 +14,11 @@ from audiovae.models.bottlenecks import LatentSample, build_bottleneck
 
 ChooseLatent = Callable[[int, Tensor, Tensor], Tensor]
 """`choose(group, features, prior) -> latent`: decides one group of the top-down path."""
-TakeLatent = Callable[[int, Tensor, Tensor], LatentSample]
-"""`take(group, posterior, prior) -> sample`: decides one group where there is a posterior."""
+TakeLatent = Callable[[int, Tensor, Tensor, Tensor], LatentSample]
+"""`take(group, posterior, prior, mask) -> sample`: decides one group where there is a posterior.
+
+`mask` `[batch, 1, step]` is 0 at steps without signal.
+"""
 
 
 class LatentGroup(nn.Module):

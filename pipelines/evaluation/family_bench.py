@@ -24,7 +24,7 @@ from audiovae.checkpoint import Model, load_model
 from audiovae.chunks import padded_frames
 from audiovae.files import compress
 from audiovae.latents import Conditions, Latents
-from audiovae.models.blocks import step_mask
+from audiovae.models.bottlenecks import LatentSample
 from audiovae.models.output import VAEOutput
 from audiovae.objectives.spectral import mel_distance
 from audiovae.spectrogram import log_mel_spectrogram, log_mel_to_db
@@ -128,13 +128,12 @@ class Member:
         self, log_mel: Tensor, counts: Tensor, conditions: Conditions, activity: UnitActivity
     ) -> VAEOutput:
         """Settled latents and what they decode to; tells `activity` what the units do."""
-        kinds, strides = self._vae.bottlenecks(), self._vae.config.vae.group_strides
+        kinds = self._vae.bottlenecks()
 
-        def take(group: int, posterior: Tensor, prior: Tensor):  # type: ignore[no-untyped-def]
+        def take(group: int, posterior: Tensor, prior: Tensor, mask: Tensor) -> LatentSample:
             kind = kinds[group]
             sample = kind.settle(posterior, prior)
             middle, drawn = (kind.generate(prior, t, self._generator) for t in (0.0, 1.0))
-            mask = step_mask(counts, prior.shape[2], strides[group])
             activity.observe(group, sample.latent, middle, drawn, mask)
             return sample
 

@@ -40,7 +40,7 @@ def lengths(*frames: int) -> Tensor:
     return torch.tensor(frames)
 
 
-def unrounded(_group: int, posterior: Tensor, prior: Tensor) -> LatentSample:
+def unrounded(_group: int, posterior: Tensor, prior: Tensor, _mask: Tensor) -> LatentSample:
     """Take the posterior as it is: rounding would turn the last bit of a tie into a whole step."""
     split = Quantized(ModelConfig().bottleneck, 1).split_prior(prior)
     return LatentSample(posterior, residual_bits(posterior - split.mean, split.log_scale))
