@@ -21,6 +21,7 @@ from audiovae.commands import (
     refuse_idle_quality,
     run_command,
 )
+from pipelines.options import AllowErrors, Device, Executor, Workers
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -81,30 +82,9 @@ Checkpoint = Annotated[
         show_default=False,
     ),
 ]
-Executor = Annotated[
-    Literal["auto", "local", "ray"],
-    typer.Option(
-        help="Where to work; local: threads of this process; ray: processes on this machine, or "
-        "the cluster that RAY_ADDRESS names."
-    ),
-]
-Workers = Annotated[
-    int | None,
-    typer.Option(
-        min=1,
-        max=1024,
-        help="Workers. Default: one for each available core, also of a cluster.",
-    ),
-]
-Device = Annotated[
-    Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")
-]
 Format = Annotated[Literal["wav", "flac", "ogg"], typer.Option(help="Format of the outputs.")]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace existing files that are not in the manifest.")
-]
-AllowErrors = Annotated[
-    bool, typer.Option("--allow-errors", help="Exit with 0 even if some inputs failed.")
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what would be done; write nothing.")]
 

@@ -17,8 +17,8 @@ from audiovae.commands import (
     one_line,
     run_command,
 )
-from pipelines.batch_transform import AllowErrors, Device, Executor, Workers
 from pipelines.measured import Profiles, Workforce, input_root, measure_directory, require_apart
+from pipelines.options import AllowErrors, Device, Executor, Workers
 
 if TYPE_CHECKING:
     from pipelines.detection.judging import Judgement

@@ -20,8 +20,8 @@ from audiovae.commands import (
     one_line,
     run_command,
 )
-from pipelines.batch_transform import AllowErrors, Device, Executor, Workers
 from pipelines.measured import Workforce, input_root, measure_directory, require_apart
+from pipelines.options import AllowErrors, Device, Executor, Workers
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 query_app = typer.Typer(

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
 
@@ -23,6 +23,7 @@ from audiovae.commands import (
 )
 from audiovae.errors import AudioVAEError, ConfigError
 from pipelines.evaluation.family_request import FamilyRequest
+from pipelines.options import Device
 from pipelines.results import require_new, write_results
 from pipelines.runner.stopping import FatalProblem, StopRequest
 
@@ -86,9 +87,7 @@ def evaluate(
     max_seconds: Annotated[
         float, typer.Option(min=0.1, help="Only the beginning of each file, this long.")
     ] = 30.0,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")
-    ] = "auto",
+    device: Device = "auto",
     workers: Annotated[
         int | None, typer.Option(min=1, help="Clips at a time. Default: one for each core.")
     ] = None,

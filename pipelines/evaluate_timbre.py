@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from audiovae.commands import Interrupted, UsageProblem, end_process, run_command
+from pipelines.options import Device
 from pipelines.results import require_new, write_results
 
 if TYPE_CHECKING:
@@ -45,9 +46,7 @@ def evaluate_timbre(
     paths: Annotated[
         bool, typer.Option("--paths/--no-paths", help="Measure ways, returns, sums and gains.")
     ] = True,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")
-    ] = "auto",
+    device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the results of an earlier run.")
     ] = False,

@@ -25,6 +25,7 @@ from audiovae.commands import (
     run_command,
 )
 from audiovae.replacing import replacing
+from pipelines.options import Device
 
 if TYPE_CHECKING:
     from audiovae.audio import Clip
@@ -122,9 +123,7 @@ def generate(
         typer.Option(min=20, max=5000, help="Hz, for a model trained with pitch."),
     ] = None,
     checkpoint: CheckpointOption = "base",
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")
-    ] = "auto",
+    device: Device = "auto",
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what an earlier run wrote.")
     ] = False,

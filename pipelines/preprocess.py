@@ -6,11 +6,12 @@ import sys
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from audiovae.commands import ExitStatus, end_process, one_line, run_command
+from pipelines.options import Executor, Workers
 
 if TYPE_CHECKING:
     from pipelines.preprocessing.run import PreprocessReport
@@ -43,16 +44,8 @@ def preprocess(
     deduplicate: Annotated[
         bool, typer.Option("--deduplicate", help="Leave out files with the bytes of another.")
     ] = False,
-    executor: Annotated[
-        Literal["auto", "local", "ray"],
-        typer.Option(
-            help="Where to work; local: threads of this process; ray: processes on this machine, "
-            "or the cluster that RAY_ADDRESS names."
-        ),
-    ] = "auto",
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Workers. Default: one for each available core.")
-    ] = None,
+    executor: Executor = "auto",
+    workers: Workers = None,
 ) -> None:
     """Make log-mel shards, from which corpora larger than memory are trained on.
 

@@ -6,11 +6,12 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from audiovae.commands import UsageProblem, end_process, run_command
+from pipelines.options import Device
 
 app = typer.Typer(add_completion=False, rich_markup_mode="rich", pretty_exceptions_enable=False)
 
@@ -49,9 +50,7 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Stop after this many steps.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Of weights, crops and noise.")] = None,
-    device: Annotated[
-        Literal["auto", "cpu", "cuda"], typer.Option(help="auto: the GPU if there is one.")
-    ] = "auto",
+    device: Device = "auto",
     licence: Annotated[
         str, typer.Option(help="Licence of the data, kept in the model file.")
     ] = "not stated",
