@@ -10,6 +10,7 @@ so a frame has the same bits whichever window it is computed in.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +28,9 @@ _BLOCK_FRAMES_CPU = 128  # 128 frames x 2048 samples x 4 bytes: about a core's l
 _BLOCK_FRAMES_GPU = 8192
 _MIN_POWER = 1e-20
 _HEARD_NATS = 4.0  # 35 dB
+_LINEAR_MEL_HZ = 200 / 3
+_LOG_FROM_HZ = 1000.0
+_LOG_MEL_NATS = math.log(6.4) / 27
 _BANDS_PER_GROUP = 16  # neighbouring bands share a range of bins: 8 small products, not one large
 
 ReadSamples = Callable[[int, int], NDArray[np.float32]]
@@ -166,6 +170,26 @@ def mel_filterbank(config: SpectrogramConfig) -> Tensor:
         mel_scale="slaney",
     )
     return filters.T.contiguous()
+
+
+def mel_edges(config: SpectrogramConfig) -> Tensor:
+    """Corners of the mel filters, `[mel + 2]`, in bins, float64.
+
+    Filter `m` begins at corner `m`, is highest at `m + 1` and ends at `m + 2`. Even steps of the
+    Slaney scale: linear up to 1 kHz, then 27 mels for a factor of 6.4.
+    """
+    low, high = (_slaney_mel(hz) for hz in (config.min_hz, config.max_hz))
+    mels = torch.linspace(low, high, config.num_mels + 2, dtype=torch.float64)
+    below = mels * _LINEAR_MEL_HZ
+    above = _LOG_FROM_HZ * ((mels - _LOG_FROM_HZ / _LINEAR_MEL_HZ) * _LOG_MEL_NATS).exp()
+    hz = torch.where(below < _LOG_FROM_HZ, below, above)
+    return hz * config.window_samples / config.sample_rate
+
+
+def _slaney_mel(hz: float) -> float:
+    if hz < _LOG_FROM_HZ:
+        return hz / _LINEAR_MEL_HZ
+    return _LOG_FROM_HZ / _LINEAR_MEL_HZ + math.log(hz / _LOG_FROM_HZ) / _LOG_MEL_NATS
 
 
 @lru_cache(maxsize=4)

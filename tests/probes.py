@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -21,6 +21,7 @@ SAMPLES = 2 * SAMPLE_RATE
 CLICK_AT = SAMPLE_RATE + 123
 SWEEP_HZ = (200.0, 8000.0)
 TONE_HZ = 441.0
+HIGH_TONES_HZ = (3500.0, 5001.0, 6745.0, 9000.0, 12345.0)
 CUTOFF_HZ = 4000.0
 _TINY = 1e-20
 
@@ -53,6 +54,7 @@ def probes() -> list[Probe]:
         Probe(
             "clipped sine", "deviation of harmonics, dB", (3 * tone).clamp(-0.8, 0.8), harmonics_db
         ),
+        Probe("high tones", "deviation of their levels, dB", high_tones(), tones_db),
         Probe("DC of 0.5", "level of the rest, dB", torch.full((SAMPLES,), 0.5), beside_dc_db),
     ]
 
@@ -81,6 +83,16 @@ def sweep() -> Tensor:
     seconds = torch.arange(SAMPLES, dtype=torch.float64) / SAMPLE_RATE
     phase = 2 * math.pi * low / rise * (torch.exp(rise * seconds) - 1)
     return (0.5 * phase.sin()).float()
+
+
+def high_tones() -> Tensor:
+    """Steady sines far apart, one louder than the next, like the partials of a bell."""
+    seconds = torch.arange(SAMPLES, dtype=torch.float64) / SAMPLE_RATE
+    sines = [
+        0.3 / (1 + place) * (2 * math.pi * hz * seconds).sin()
+        for place, hz in enumerate(HIGH_TONES_HZ)
+    ]
+    return torch.stack(sines).sum(dim=0).float()
 
 
 def low_noise() -> Tensor:
@@ -134,13 +146,22 @@ def stop_band_db(sound: Tensor) -> float:
 
 
 def harmonics_db(sound: Tensor) -> float:
-    """Mean |difference| of the first six odd harmonics' levels to those that were sent in."""
-    expected = next(probe.signal for probe in probes() if probe.name == "clipped sine")
+    """Of the first six odd harmonics."""
+    return _levels_error_db(sound, "clipped sine", [TONE_HZ * n for n in (1, 3, 5, 7, 9, 11)])
+
+
+def tones_db(sound: Tensor) -> float:
+    return _levels_error_db(sound, "high tones", HIGH_TONES_HZ)
+
+
+def _levels_error_db(sound: Tensor, sent: str, partials: Sequence[float]) -> float:
+    """Mean |difference| of partials' levels to those of the probe that was sent in."""
+    expected = next(probe.signal for probe in probes() if probe.name == sent)
     levels = [
-        [_db(float(_near(power, frequency, TONE_HZ * n))) for n in (1, 3, 5, 7, 9, 11)]
+        [_db(float(_near(power, frequency, hz))) for hz in partials]
         for power, frequency in (_spectrum(sound), _spectrum(expected))
     ]
-    return sum(abs(a - b) for a, b in zip(*levels, strict=True)) / len(levels[0])
+    return sum(abs(a - b) for a, b in zip(*levels, strict=True)) / len(partials)
 
 
 def beside_dc_db(sound: Tensor) -> float:

@@ -19,6 +19,7 @@ from audiovae.spectrogram import (
     log_mel_spectrogram,
     log_mel_to_db,
     log_mel_window,
+    mel_edges,
     mel_filterbank,
     num_frames,
     padded_samples,
@@ -184,3 +185,9 @@ def test_pseudo_inverse_is_a_right_inverse() -> None:
 
 def test_decibels_of_a_factor_of_ten() -> None:
     assert float(log_mel_to_db(torch.log(torch.tensor(10.0)))) == pytest.approx(20.0)
+
+
+def test_corners_of_the_filters_are_those_of_librosa() -> None:
+    hz = librosa.mel_frequencies(CONFIG.num_mels + 2, fmin=CONFIG.min_hz, fmax=CONFIG.max_hz)
+    bins = torch.from_numpy(hz) * CONFIG.window_samples / CONFIG.sample_rate
+    assert torch.allclose(mel_edges(CONFIG), bins, atol=1e-9)

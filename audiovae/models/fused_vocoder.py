@@ -65,6 +65,7 @@ class FusedVocoder:
         self._floor = vocoder.spectrogram.floor
         self._inverse_mel = vocoder.inverse_mel  # [bin, mel]
         self._filters = vocoder.filters
+        self._partials = vocoder.partials
         self._reach = vocoder.config.kernel_size // 2
         self._embed = _Linear(vocoder.embed.weight.flatten(1), vocoder.embed.bias, dtype)
         self._embed_norm = vocoder.embed_norm
@@ -99,6 +100,7 @@ class FusedVocoder:
         magnitude = functional.linear(spectrum.exp(), self._inverse_mel).clamp_(min=self._floor)
         magnitude *= self._magnitude_head(normed).exp_()
         magnitude.clamp_(max=math.exp(MAX_LOG_MAGNITUDE))
+        magnitude = self._partials(magnitude, spectrum)
         parts = self._phase_head(normed).reshape(*magnitude.shape, 2)
         levels = BandLevels(spectrum, self._filters, self._floor)
         return FirstSTFT(magnitude * mask, torch.view_as_complex(parts).sgn(), levels)

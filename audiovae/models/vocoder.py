@@ -21,6 +21,7 @@ from audiovae.errors import ShapeError
 from audiovae.models.blocks import ChannelNorm, ConvNeXtBlock, step_mask
 from audiovae.models.frames import FrameGrid
 from audiovae.models.griffin_lim import BandLevels, polish
+from audiovae.models.partials import BarePartials
 from audiovae.spectrogram import inverse_mel_filterbank, mel_filterbank
 
 MAX_LOG_MAGNITUDE = 8.0  # e^8 is above a full-scale sine under this window (512)
@@ -69,6 +70,7 @@ class Vocoder(nn.Module):
         # to its centre, where phase varies slowly from bin to bin.
         signs = 1.0 - 2.0 * (torch.arange(bins) % 2)
         self.register_buffer("signs", signs, persistent=False)
+        self.partials = BarePartials(spectrogram)
         kernel = config.kernel_size
         self.embed = nn.Conv1d(spectrogram.num_mels, config.width, kernel, padding=kernel // 2)
         self.embed_norm = ChannelNorm(config.width)
@@ -154,13 +156,14 @@ class Vocoder(nn.Module):
             `[batch, sample]`.
         """
         mask = self._mask(stft.phase, num_frames)
-        magnitude = stft.log_magnitude.exp() * mask
         # Signs come after polar(): its gradient is that of a magnitude, never negative.
         direction = torch.polar(torch.ones_like(stft.phase), stft.phase) * self.signs[:, None]
         grid = FrameGrid(mask[:, 0], self.window, self.spectrogram)
         log_mel = stft.log_mel.transpose(1, 2)
+        magnitude = self.partials(stft.log_magnitude.transpose(1, 2).exp(), log_mel)
+        magnitude = magnitude * mask.transpose(1, 2)
         levels = BandLevels(log_mel, self.filters, self.spectrogram.floor)
-        return polish(magnitude.transpose(1, 2), direction.transpose(1, 2), grid, steps, levels)
+        return polish(magnitude, direction.transpose(1, 2), grid, steps, levels)
 
     def _mask(self, frames: Tensor, num_frames: Tensor | None) -> Tensor:
         count = frames.shape[2]
