@@ -71,12 +71,16 @@ class BarePartials(nn.Module):
         place = left * centres[:-2] + here * self.centres + right * centres[2:]
         place = place / total.clamp(min=_TINY)
         # Of neighbouring bands at most one is a peak, so it owns the bins up to both centres.
-        lower, pairs = trust[..., :-1] > 0, self.pair_of_bin
-        trust = (trust[..., :-1] + trust[..., 1:])[..., pairs]
-        place = torch.where(lower, place[..., :-1], place[..., 1:])[..., pairs]
-        total = torch.where(lower, total[..., :-1], total[..., 1:])[..., pairs]
+        lower = trust[..., :-1] > 0
+        trust = self._of_bins(trust[..., :-1] + trust[..., 1:])
+        place = self._of_bins(torch.where(lower, place[..., :-1], place[..., 1:]))
+        total = self._of_bins(torch.where(lower, total[..., :-1], total[..., 1:]))
         # The main lobe of a Hann window is a raised cosine within 0.03; these sum to 1.
         bins = torch.arange(magnitude.shape[-1], device=magnitude.device)
         lobe = (1 + (math.pi / 2 * (bins - place).clamp(-2, 2)).cos()) / 4
         partial = total.clamp(min=_TINY) * lobe.clamp(min=_BESIDE)
         return magnitude * (partial / magnitude.clamp(min=_TINY)).pow(trust)
+
+    def _of_bins(self, of_pairs: Tensor) -> Tensor:
+        """`[batch, frame, bin]` of what is given for each pair of neighbouring bands."""
+        return of_pairs.index_select(-1, self.pair_of_bin)
