@@ -20,8 +20,8 @@ LIMITS = {
     ("sweep", "median error of its frequency, cents"): (25.0, 50.0),
     ("white noise", "deviation of third octaves, dB"): (2.5, 5.0),
     ("noise below 4 kHz", "level above 5 kHz, dB"): (-80.0, -80.0),
-    ("clipped sine", "deviation of harmonics, dB"): (12.0, 40.0),
-    ("high tones", "deviation of their levels, dB"): (3.0, 60.0),
+    ("clipped sine", "deviation of harmonics, dB"): (7.0, 20.0),
+    ("high tones", "deviation of their levels, dB"): (2.0, 25.0),
     ("DC of 0.5", "level of the rest, dB"): (-40.0, -25.0),
 }
 """Largest figure of each probe: by copy synthesis, and when coded at `QUALITY`."""

@@ -39,10 +39,9 @@ class BarePartials(nn.Module):
         """Compute where bands lie among the bins."""
         super().__init__()
         edges = mel_edges(spectrogram)
-        centres = edges[1:-1]
-        bin_hz = spectrogram.sample_rate / spectrogram.window_samples
-        heights = 2 / ((edges[2:] - edges[:-2]) * bin_hz)
-        spaced = (edges[2:] - edges[:-2]) / 2 >= _MIN_SPACING_BINS
+        centres, half_widths = edges[1:-1], (edges[2:] - edges[:-2]) / 2
+        heights = spectrogram.window_samples / spectrogram.sample_rate / half_widths  # area 1, Hz
+        spaced = half_widths >= _MIN_SPACING_BINS
         bins = torch.arange(spectrogram.num_bins, dtype=edges.dtype)
         pairs = (torch.searchsorted(centres, bins, right=True) - 1).clamp(0, len(centres) - 2)
         for name, value in (("centres", centres), ("heights", heights), ("spaced", spaced)):
