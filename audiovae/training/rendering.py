@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ _NOTE_SECONDS = (0.08, 3.0)
 _ONSET_SHARE = 0.01  # of the peak: where a note is taken to begin
 _LEAD_SECONDS = 0.2  # within which it begins, or is left as it is
 _PLAIN_SHARE = 0.5  # of the files, on a soundfont's programs as they are
+_RAISED_SHARE = 0.4  # of the files, on the synthesizer above where tunes are played
+_HIGHEST_HZ = 16_000.0
 _BIT_DEPTH = 16
 
 Samples = NDArray[np.float32]
@@ -91,9 +94,23 @@ def _note(draw: Generator, play: Play, rate: int, *, wanted: bool) -> tuple[floa
 
 def _on_the_synthesizer(rate: int) -> Play:
     def play(phrase: Phrase, num_samples: int, draw: Generator) -> Samples:
+        if draw.random() < _RAISED_SHARE:
+            phrase = _raised(phrase, draw)
         return synthesizer.play(phrase, synthesizer.draw_patch(draw), num_samples, rate, draw)
 
     return play
+
+
+def _raised(phrase: Phrase, draw: Generator) -> Phrase:
+    """A phrase so far up that few partials are left of a note: little bells, beeps, whistles.
+
+    In recordings something else nearly always sounds beside these, and a model that has not met
+    them alone gives them back far too quiet.
+    """
+    highest = max(note.key for note in phrase.notes) + phrase.tuning_semitones
+    room = 12 * np.log2(_HIGHEST_HZ / synthesizer.key_hz(highest))
+    raised = phrase.tuning_semitones + float(draw.uniform(0, room))
+    return replace(phrase, tuning_semitones=raised)
 
 
 def _on_a_soundfont(player: SoundfontPlayer) -> Play:

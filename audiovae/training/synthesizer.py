@@ -133,7 +133,7 @@ def play_note(
         sample_rate: Hz.
         draw: Of phases and noise.
     """
-    hz = _HZ_OF_A4 * 2 ** ((note.key + tuning - _KEY_OF_A4) / 12)
+    hz = key_hz(note.key + tuning)
     release = patch.release_seconds * _SILENT_DB / 60
     seconds = np.arange(round((note.duration_seconds + release) * sample_rate)) / sample_rate
     bend = patch.vibrato_semitones * np.log(2) / 12 / (2 * np.pi * patch.vibrato_hz)
@@ -153,6 +153,11 @@ def play_note(
     sound *= np.minimum(seconds / patch.attack_seconds, 1.0)
     sound *= _falling(np.maximum(seconds - note.duration_seconds, 0.0), patch.release_seconds)
     return (sound * (note.velocity / _FULL_VELOCITY) ** 2).astype(np.float32)
+
+
+def key_hz(key: float) -> float:
+    """Frequency of a key, numbered as in MIDI, in equal temperament."""
+    return float(_HZ_OF_A4 * 2 ** ((key - _KEY_OF_A4) / 12))
 
 
 def _waveform(draw: Generator, harmonics: Values) -> Values:

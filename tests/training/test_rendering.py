@@ -86,6 +86,17 @@ def test_the_command_writes_what_is_missing_and_nothing_twice(
     assert second.read_bytes() == kept
 
 
+def test_some_phrases_are_played_far_up(tmp_path: Path) -> None:
+    """Above the highest key of a piano, where a note has few partials left, but not too high."""
+    assert main([str(tmp_path), "--minutes", "4", "--seed", "1"]) == 0
+    loudest = []
+    for path in sorted(tmp_path.iterdir()):
+        sound = read_audio(path).waveform[0]
+        loudest.append(np.abs(np.fft.rfft(sound)).argmax() * RATE / len(sound))
+    assert 2 <= sum(hz > 4186 for hz in loudest) <= len(loudest) / 2
+    assert max(loudest) < 20_000
+
+
 def test_notes_are_cut_where_they_begin(tmp_path: Path) -> None:
     assert main([str(tmp_path), "--notes", "--minutes", "0.3", "--seed", "2"]) == 0
     paths = sorted(tmp_path.iterdir())
