@@ -82,8 +82,9 @@ def polish(
     """
     size = 2 * (magnitude.shape[2] - 1)
     past: tuple[Tensor, Tensor] | None = None  # the last step, and what lies beyond it
+    spectrum = direction * magnitude
     for step in range(1, steps + 1):
-        joined = grid.join(torch.fft.irfft(direction * magnitude, n=size))
+        joined = grid.join(torch.fft.irfft(spectrum, n=size))
         if levels is not None and step % _LEVELLED_EVERY == 0:
             magnitude = levels.impose(magnitude, _magnitude(torch.fft.rfft(grid.split(joined))))
         # The paper goes beyond spectra; these are linear in the sound, which has fewer numbers.
@@ -94,12 +95,12 @@ def polish(
             target = torch.lerp(previous, joined, 1 + _AHEAD)
             beyond = torch.lerp(previous, joined, 1 + _CARRIED)
         past = (joined, beyond)
-        direction = _Direction.apply(torch.fft.rfft(grid.split(target)), magnitude)
-    return grid.waveform_of(grid.join(torch.fft.irfft(direction * magnitude, n=size)))
+        spectrum = _Rescaled.apply(torch.fft.rfft(grid.split(target)), magnitude)
+    return grid.waveform_of(grid.join(torch.fft.irfft(spectrum, n=size)))
 
 
-class _Direction(torch.autograd.Function):
-    """Complex numbers brought to modulus 1, with a gradient that stays small at zero.
+class _Rescaled(torch.autograd.Function):
+    """Complex numbers brought to a magnitude, with a gradient that stays small at zero.
 
     Where frames cancel each other, the true gradient of the phase has no bound, and one such bin
     would drown all others: there it is that of a number of a twentieth of the bin's magnitude.
@@ -107,18 +108,17 @@ class _Direction(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, target: Tensor, magnitude: Tensor) -> Tensor:
-        direction = target.sgn()
         ctx.save_for_backward(target, magnitude)
-        return direction
+        return target * (magnitude / _magnitude(target))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         target, magnitude = ctx.saved_tensors
         (gradient,) = gradients
         direction = target.sgn()
-        along = (gradient * direction.conj()).real * direction
+        along = (gradient * direction.conj()).real
         size = target.abs().maximum(_CANCELLATION * magnitude + _TINY)
-        return (gradient - along) / size, None
+        return (gradient - along * direction) * (magnitude / size), along
 
 
 def _magnitude(spectrum: Tensor) -> Tensor:
