@@ -33,7 +33,8 @@ class BarePartials(nn.Module):
     centres: Tensor
     heights: Tensor
     spaced: Tensor
-    pair_of_bin: Tensor
+    bins_of_pair: Tensor
+    first_bin: Tensor
 
     def __init__(self, spectrogram: SpectrogramConfig) -> None:
         """Compute where bands lie among the bins."""
@@ -42,11 +43,14 @@ class BarePartials(nn.Module):
         centres, half_widths = edges[1:-1], (edges[2:] - edges[:-2]) / 2
         heights = spectrogram.window_samples / spectrogram.sample_rate / half_widths  # area 1, Hz
         spaced = half_widths >= _MIN_SPACING_BINS
-        bins = torch.arange(spectrogram.num_bins, dtype=edges.dtype)
-        pairs = (torch.searchsorted(centres, bins, right=True) - 1).clamp(0, len(centres) - 2)
         for name, value in (("centres", centres), ("heights", heights), ("spaced", spaced)):
             self.register_buffer(name, value.float(), persistent=False)
-        self.register_buffer("pair_of_bin", pairs, persistent=False)
+        # Each bin belongs to the two bands whose centres it lies between.
+        bins = torch.arange(spectrogram.num_bins, dtype=edges.dtype)
+        pairs = (torch.searchsorted(centres, bins, right=True) - 1).clamp(0, len(centres) - 2)
+        counts = torch.bincount(pairs, minlength=len(centres) - 1)
+        self.register_buffer("bins_of_pair", counts, persistent=False)
+        self.register_buffer("first_bin", counts.cumsum(0) - counts, persistent=False)
 
     def forward(self, magnitude: Tensor, log_mel: Tensor) -> Tensor:
         """Narrow what is bare.
@@ -69,17 +73,22 @@ class BarePartials(nn.Module):
         centres = functional.pad(self.centres, (1, 1))
         place = left * centres[:-2] + here * self.centres + right * centres[2:]
         place = place / total.clamp(min=_TINY)
-        # Of neighbouring bands at most one is a peak, so it owns the bins up to both centres.
+        # Of neighbouring bands at most one is a peak, so it owns the bins up to both centres. Few
+        # bands are bare: only their bins are computed.
         lower = trust[..., :-1] > 0
-        trust = self._of_bins(trust[..., :-1] + trust[..., 1:])
-        place = self._of_bins(torch.where(lower, place[..., :-1], place[..., 1:]))
-        total = self._of_bins(torch.where(lower, total[..., :-1], total[..., 1:]))
+        trust = trust[..., :-1] + trust[..., 1:]
+        place = torch.where(lower, place[..., :-1], place[..., 1:])
+        total = torch.where(lower, total[..., :-1], total[..., 1:])
+        item, frame, pair = trust.nonzero(as_tuple=True)
+        counts = self.bins_of_pair[pair]
+        owner = torch.arange(len(pair), device=pair.device).repeat_interleave(counts)
+        begin = self.first_bin[pair] - (counts.cumsum(0) - counts)
+        bins = torch.arange(len(owner), device=pair.device) + begin[owner]
+        trust, place, total = (v[item, frame, pair][owner] for v in (trust, place, total))
         # The main lobe of a Hann window is a raised cosine within 0.03; these sum to 1.
-        bins = torch.arange(magnitude.shape[-1], device=magnitude.device)
         lobe = (1 + (math.pi / 2 * (bins - place).clamp(-2, 2)).cos()) / 4
         partial = total.clamp(min=_TINY) * lobe.clamp(min=_BESIDE)
-        return magnitude * (partial / magnitude.clamp(min=_TINY)).pow(trust)
-
-    def _of_bins(self, of_pairs: Tensor) -> Tensor:
-        """`[batch, frame, bin]` of what is given for each pair of neighbouring bands."""
-        return of_pairs.index_select(-1, self.pair_of_bin)
+        cells = (item[owner], frame[owner], bins)
+        found = magnitude[cells]
+        narrowed = found * (partial / found.clamp(min=_TINY)).pow(trust)
+        return magnitude.index_put(cells, narrowed)
