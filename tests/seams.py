@@ -9,10 +9,12 @@ from audiovae.chunks import STEP_FRAMES
 from audiovae.config import SpectrogramConfig
 from tests.tones import SAMPLE_RATE, noise
 
-SEAM_SAMPLES = STEP_FRAMES * SpectrogramConfig().hop_samples
+_HOP = SpectrogramConfig().hop_samples
+SEAM_SAMPLES = STEP_FRAMES * _HOP
+_LATENT_SAMPLES = 4 * _HOP  # of those at 21.5 Hz, each of which the sound may show; seams lie there
 _REACH = 3  # samples on each side of a seam that a click would show in
 _AROUND = SAMPLE_RATE // 40
-_NUM_PLACES = 2000  # that seams are compared with
+_NUM_PLACES = 2000  # that seams are compared with, at most
 
 
 def phrases(seconds: int, seed: int = 0) -> Tensor:
@@ -31,14 +33,17 @@ def phrases(seconds: int, seed: int = 0) -> Tensor:
 
 
 def seam_ranks(sound: Tensor) -> list[float]:
-    """For each seam the share of other places that are smoother than it.
+    """For each seam the share of other places on the lattice of latents that are smoother than it.
 
     Smoothness is the largest third difference nearby, which a jump of the value or of its slope
-    makes large, over that of the 50 ms around, so that loud passages do not count as rough.
+    makes large, over that of the 50 ms around it, so that loud passages do not count as rough.
     """
     rough = sound.diff(n=3).abs()
     draw = torch.Generator().manual_seed(0)
-    places = torch.randint(_AROUND, len(rough) - _AROUND, (_NUM_PLACES,), generator=draw).tolist()
+    lattice = torch.arange(_LATENT_SAMPLES, len(rough) - _AROUND, _LATENT_SAMPLES)
+    lattice = lattice[lattice % SEAM_SAMPLES != 0] - 2
+    chosen = torch.randperm(len(lattice), generator=draw)[:_NUM_PLACES]
+    places = lattice[chosen].tolist()
     elsewhere = torch.tensor([_roughness(rough, place) for place in places])
     seams = range(SEAM_SAMPLES, len(rough) - _AROUND, SEAM_SAMPLES)
     # The third difference n is of the samples n to n + 3.
@@ -47,4 +52,5 @@ def seam_ranks(sound: Tensor) -> list[float]:
 
 def _roughness(rough: Tensor, place: int) -> float:
     near = rough[place - _REACH : place + _REACH + 1].max()
-    return float(near / rough[place - _AROUND : place + _AROUND + 1].max().clamp(min=1e-9))
+    before, after = rough[place - _AROUND : place - _REACH], rough[place + _REACH + 1 :][:_AROUND]
+    return float(near / before.max().maximum(after.max()).clamp(min=1e-9))

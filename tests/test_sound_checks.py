@@ -26,7 +26,7 @@ LIMITS = {
 }
 """Largest figure of each probe: by copy synthesis, and when coded at `QUALITY`."""
 MAX_SEAM_RANK = 0.99
-"""A seam may not be rougher than all but one in a hundred other places."""
+"""A seam may not be rougher than all but one in a hundred other places of the kind."""
 WINDOW_TOLERANCE = 2e-5
 """Rounding, where products of other shapes take their sums in another order."""
 

@@ -48,7 +48,7 @@ class BarePartials(nn.Module):
         # Each bin belongs to the two bands whose centres it lies between.
         bins = torch.arange(spectrogram.num_bins, dtype=edges.dtype)
         pairs = (torch.searchsorted(centres, bins, right=True) - 1).clamp(0, len(centres) - 2)
-        counts = torch.bincount(pairs, minlength=len(centres) - 1)
+        counts = (pairs[:, None] == torch.arange(len(centres) - 1)).sum(dim=0)
         self.register_buffer("bins_of_pair", counts, persistent=False)
         self.register_buffer("first_bin", counts.cumsum(0) - counts, persistent=False)
 
