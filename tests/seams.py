@@ -41,16 +41,15 @@ def seam_ranks(sound: Tensor) -> list[float]:
     rough = sound.diff(n=3).abs()
     draw = torch.Generator().manual_seed(0)
     lattice = torch.arange(_LATENT_SAMPLES, len(rough) - _AROUND, _LATENT_SAMPLES)
-    lattice = lattice[lattice % SEAM_SAMPLES != 0] - 2
-    chosen = torch.randperm(len(lattice), generator=draw)[:_NUM_PLACES]
-    places = lattice[chosen].tolist()
+    lattice = lattice[lattice % SEAM_SAMPLES != 0]
+    places = lattice[torch.randperm(len(lattice), generator=draw)[:_NUM_PLACES]].tolist()
     elsewhere = torch.tensor([_roughness(rough, place) for place in places])
     seams = range(SEAM_SAMPLES, len(rough) - _AROUND, SEAM_SAMPLES)
-    # The third difference n is of the samples n to n + 3.
-    return [float((elsewhere < _roughness(rough, at - 2)).float().mean()) for at in seams]
+    return [float((elsewhere < _roughness(rough, at)).float().mean()) for at in seams]
 
 
-def _roughness(rough: Tensor, place: int) -> float:
+def _roughness(rough: Tensor, sample: int) -> float:
+    place = sample - 2  # the third difference n is of the samples n to n + 3
     near = rough[place - _REACH : place + _REACH + 1].max()
     before, after = rough[place - _AROUND : place - _REACH], rough[place + _REACH + 1 :][:_AROUND]
     return float(near / before.max().maximum(after.max()).clamp(min=1e-9))

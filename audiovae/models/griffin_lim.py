@@ -115,9 +115,10 @@ class _Rescaled(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor]:
         target, magnitude = ctx.saved_tensors
         (gradient,) = gradients
-        direction = target.sgn()
+        found = _magnitude(target)
+        direction = target / found
         along = (gradient * direction.conj()).real
-        size = target.abs().maximum(_CANCELLATION * magnitude + _TINY)
+        size = found.maximum(_CANCELLATION * magnitude + _TINY)
         return (gradient - along * direction) * (magnitude / size), along
 
 
